@@ -1,0 +1,44 @@
+"""How a run ended. The value of a status is the sentence for people."""
+
+import enum
+
+
+class Status(enum.Enum):
+    """`RECOVERED` is success and nothing else is; every other member names what stopped the run."""
+
+    RECOVERED = "Recovered: the layer was learned and its certificate passed."
+    LEARNED = "Learned: every stage passed its own checks; no certificate has been asked for yet."
+    NOT_CERTIFIED = "Not certified: the learned layer disagrees with fresh questions to the source."
+    OV_DEGENERATE = "The answers do not depend on the tokens, so there is no OV circuit to find."
+    CANNOT_SATURATE = (
+        "Attention never became hard, however long the tokens: "
+        "use the soft bootstrap for a source that bounds its inputs."
+    )
+    HEADS_UNRESOLVED = (
+        "The heads could not be told apart: ranks, jumps and sum rule disagree after every attempt."
+    )
+    HEADS_NEARLY_EQUAL = "Two heads are too alike to be separated at this precision."
+    ISOLATION_FAILED = "No token isolates every head: its attention stays spread over several tokens."
+    OV_SUM_MISMATCH = "The OV circuits found do not add up to their measured sum."
+    READOUT_ILL_CONDITIONED = (
+        "The attention weights cannot be read from the answers: too many unknowns or too little precision."
+    )
+    BUDGET_EXHAUSTED = "The query budget ran out before the layer was learned."
+    ORACLE_FAILED = "The black box failed: it raised, or answered with a wrong shape, NaN or infinity."
+    ORACLE_INCONSISTENT = (
+        "The black box contradicts itself: equal questions got answers further apart than its declared noise."
+    )
+    NOT_ATTENTION = "The source is not an attention layer of this family."
+    INTERRUPTED = "Interrupted: what was learned so far is kept."
+
+
+class Stop(Exception):
+    """Carries a status and its evidence from the depth of a run to the learner, which catches it.
+
+    Never seen by users: `recover` and every learner turn it into a result.
+    """
+
+    def __init__(self, status: Status, evidence: str = ""):
+        super().__init__(f"{status.value} {evidence}".strip())
+        self.status = status
+        self.evidence = evidence
