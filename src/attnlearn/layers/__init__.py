@@ -1,0 +1,27 @@
+"""The layer and its slots, its symmetries, and the distance of two layers."""
+
+from attnlearn.layers.attention import AttentionLayer, random_layer
+from attnlearn.layers.factored import Factored
+from attnlearn.layers.matching import Distance, HeadDistance, distance
+from attnlearn.layers.slots import AbstractMask, AbstractNormaliser, Causal, Slots, Softmax
+from attnlearn.layers.symmetries import canonical, constant_direction, gauge_dimension, random_gauge
+from attnlearn.layers.weights import Projections
+
+__all__ = [
+    "AbstractMask",
+    "AbstractNormaliser",
+    "AttentionLayer",
+    "Causal",
+    "Distance",
+    "Factored",
+    "HeadDistance",
+    "Projections",
+    "Slots",
+    "Softmax",
+    "canonical",
+    "constant_direction",
+    "distance",
+    "gauge_dimension",
+    "random_gauge",
+    "random_layer",
+]
