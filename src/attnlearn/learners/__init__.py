@@ -1,0 +1,7 @@
+"""Learners: each recovers a layer from a source and never sees the target."""
+
+from attnlearn.learners._base import AbstractLearner, Learned
+from attnlearn.learners.gradient import GradientDescent
+from attnlearn.learners.queries import MultiHeadQueries
+
+__all__ = ["AbstractLearner", "GradientDescent", "Learned", "MultiHeadQueries"]

@@ -1,0 +1,74 @@
+r"""Stage 1: offset and sum of the OV circuits from one-token sequences, and whether the box is an attention layer.
+
+One token attends to itself alone, so $F([x]) = c + x^T W_\Sigma$: $d + 1$ questions.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from attnlearn._status import Status, Stop
+from attnlearn.learners.queries.probing import Affine, Box, largest, orthogonal_rows
+
+REPEATS = 256  # averages of c under noise: c is then known to noise / 16
+
+
+def learn_affine(box: Box, key: np.random.Generator) -> Affine:
+    r"""Returns $c$ and $W_\Sigma$; stops with `NOT_ATTENTION` or `OV_DEGENERATE` where the answers show it."""
+    d = box.width
+    zeros = np.zeros((REPEATS if box.noise else 1, 1, d))
+    offset = box.ask(zeros)[:, 0].mean(0)
+    questions = 4 * box.scale * box.amplitude * orthogonal_rows(key, d, d)
+    questions = box.rounded(questions)
+    answers = box.ask(questions[:, None])[:, 0] - offset
+    affine = Affine(offset, np.linalg.solve(questions, answers))
+    return replace(affine, causal=_sees_causally(box, affine, key))
+
+
+def _sees_causally(box: Box, affine: Affine, key: np.random.Generator) -> bool:
+    """Whether the first token of three sees itself alone; on the way, what every layer of the family satisfies.
+
+    Six questions: one-token answers are affine, tokens before the last may trade places, a repeated token changes
+    nothing, and some token moves the answer to another.
+    """
+    x, a, b = box.rounded(box.scale * key.standard_normal((3, box.width)))
+    long = box.rounded(np.array([x * 3.0, a + b]))
+    single = box.ask(long[:, None])[:, 0]
+    size = max(largest(single), largest(affine.offset), largest(affine.ov_sum) * box.scale)
+    # Errors of ov_sum add up over d entries; sqrt(d) of them in the mean, 100 times that is a safe bound.
+    limit = 100 * np.sqrt(box.width) * (box.oracle.epsilon * size + box.noise) + 1e-300
+
+    misfit = largest(single - affine.of(long))
+    if misfit > limit:
+        raise Stop(
+            Status.NOT_ATTENTION,
+            f"One-token answers are not affine in the token: misfit {misfit:.1e} where rounding and noise explain "
+            f"{limit:.1e}. A normalisation, a nonlinearity or a feed-forward part is inside the box.",
+        )
+    three = box.ask(np.array([[a, b, x], [b, a, x]]))
+    rows = three[:, -1]
+    misfit = largest(rows[0] - rows[1])
+    if misfit > limit + 100 * box.oracle.epsilon * largest(rows):
+        raise Stop(
+            Status.NOT_ATTENTION,
+            f"The answer to the last token changes by {misfit:.1e} when the tokens before it trade places: "
+            "positions matter in this box.",
+        )
+    repeated = box.ask(np.array([[x, x]]))[0, -1]
+    misfit = largest(repeated - affine.of(x[None])[0])
+    if misfit > limit:
+        raise Stop(
+            Status.NOT_ATTENTION,
+            f"A token repeated twice is answered differently from the token alone, by {misfit:.1e}: "
+            "the weights of a row do not sum to one.",
+        )
+    far = box.ask(np.array([[x + 10 * a, x]]))[0, -1]
+    moves = largest(far - affine.of(x[None])[0])
+    if moves > limit:
+        return bool(largest(three[0, 0] - affine.of(a[None])[0]) <= limit)
+    if largest(affine.ov_sum) * box.scale <= limit:
+        raise Stop(Status.OV_DEGENERATE, f"Over all questions the answers stayed within {limit:.1e} of a constant.")
+    raise Stop(
+        Status.NOT_ATTENTION,
+        f"No token moves the answer to another (by {moves:.1e} at the most): the box maps each token by itself.",
+    )
