@@ -30,3 +30,29 @@ def tokens_with_constant(seed, d=4, k=5, batch=3):
     X = key.standard_normal((batch, k, d))
     X += (1 - X @ direction)[..., None] * direction / (direction @ direction)
     return X, direction
+
+
+def random_black_box_layer(seed, d, m, head_dim, gain=1.0, width_out=None, biases=True, mask=None):
+    """A layer with all four biases whose logits have standard deviation `gain` times `head_dim` ** 0.5 or so.
+
+    Draws in the order W_Q, b_Q, W_K, b_K, W_V, b_V, W_O, b_O: the same seed is the same layer everywhere.
+    """
+    key = np.random.default_rng(seed)
+    n, d_out = m * head_dim, width_out or d
+    query = np.sqrt(gain) * key.standard_normal((d, n)) / np.sqrt(d)
+    b_Q = 0.3 * key.standard_normal(n)
+    keys = np.sqrt(gain) * key.standard_normal((d, n)) / np.sqrt(d)
+    key.standard_normal(n)  # b_K, which no answer shows
+    value = key.standard_normal((d, n)) / np.sqrt(d)
+    b_V = 0.3 * key.standard_normal(n)
+    W_O = key.standard_normal((n, d_out)) / np.sqrt(n)
+    b_O = 0.3 * key.standard_normal(d_out)
+    columns = [by_head(array, m) for array in (query, keys, value)]
+    b_Q, b_V = b_Q.reshape(m, head_dim), b_V.reshape(m, head_dim)
+    own = dict(b_Q=b_Q, b_V=b_V, b_O=b_O) if biases else {}
+    return al.AttentionLayer.from_qkvo(*columns, W_O.reshape(m, head_dim, d_out), **own, slots=al.Slots(mask=mask))
+
+
+def by_head(columns, m):
+    """(d, m head_dim) as (m, d, head_dim)."""
+    return columns.reshape(len(columns), m, -1).swapaxes(0, 1)

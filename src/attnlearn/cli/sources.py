@@ -1,0 +1,107 @@
+"""From words to what they name: black boxes, layers, learners, options."""
+
+import inspect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attnlearn import learners
+from attnlearn.data import QueryOracle, oracles, pretrained
+from attnlearn.layers.attention import AttentionLayer
+from attnlearn.layers.slots import Causal, Slots
+from attnlearn.learners._base import AbstractLearner
+
+WANTED = (
+    "minilm:0 (a layer of all-MiniLM-L6-v2), layer.safetensors (saved by attnlearn), "
+    "model.safetensors:0 (a layer of a BERT-style file) or module:function (your black box)"
+)
+
+
+def open_source(
+    word: str, width: int | None, causal: bool, oracle_kwargs: Mapping[str, Any]
+) -> tuple[QueryOracle, Slots | None]:
+    """The black box that `word` names, and the slots to learn with (`None`: the learner's own).
+
+    **Raises:** `ValueError` where the word names nothing that can be asked; what opening it raises.
+    """
+    _refuse_width(word, width)
+    slots = Slots(mask=Causal()) if causal else None
+    if encoder := _encoder(word):
+        return pretrained(encoder[0], layer=encoder[1], causal=causal, **oracle_kwargs), slots
+    if word.endswith(".safetensors"):
+        if causal:
+            raise ValueError(f"--causal does not go with {word!r}: a saved layer has its own mask. Leave it out.")
+        layer = AttentionLayer.load(word)
+        return oracles.from_layer(layer, **oracle_kwargs), layer.slots
+    if word.endswith(".npz"):
+        raise ValueError(
+            f"{word!r} holds examples, and this version learns from questions only. Give a black box: {WANTED}."
+        )
+    if re.fullmatch(r"[\w.]+:[\w.]+", word):
+        return oracles.from_function(word, width, **oracle_kwargs), slots
+    raise ValueError(f"unknown SOURCE {word!r}. Wanted: {WANTED}.")
+
+
+def open_layer(word: str) -> AttentionLayer:
+    """The layer that `word` names: a file saved by attnlearn, or a layer of a trained encoder.
+
+    **Raises:** `ValueError` where the word names no layer; what opening it raises.
+    """
+    if encoder := _encoder(word):
+        layer = pretrained(encoder[0], layer=encoder[1]).truth
+        assert layer is not None  # a trained encoder is known
+        return layer
+    if word.endswith(".safetensors"):
+        return AttentionLayer.load(word)
+    raise ValueError(
+        f"{word!r} is no layer whose weights are known. "
+        "Wanted: layer.safetensors (saved by attnlearn), minilm:0, or model.safetensors:0."
+    )
+
+
+def open_learner(name: str, fields: Mapping[str, Any]) -> AbstractLearner:
+    """The learner of this name with these fields. `ValueError` for an unknown name or a field that it has not."""
+    kinds = [kind for kind in vars(learners).values() if inspect.isclass(kind) and issubclass(kind, AbstractLearner)]
+    known = {kind.__name__: kind for kind in kinds if not inspect.isabstract(kind)}
+    if name not in known:
+        raise ValueError(f"unknown learner {name!r}. Wanted: {', '.join(['auto', *sorted(known)])}.")
+    try:
+        return known[name](**fields)
+    except TypeError as error:
+        wanted = ", ".join(inspect.signature(known[name]).parameters)
+        raise ValueError(f"{name} cannot be made with {', '.join(fields) or 'nothing'}: it takes {wanted}.") from error
+
+
+def named_values(words: Sequence[str]) -> dict[str, Any]:
+    """{"economy": True} from "economy=true": values in JSON, or as they are where that cannot be read.
+
+    **Raises:** `ValueError` for a word that is not NAME=VALUE.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name.isidentifier() and equals):
+            raise ValueError(f"--option takes NAME=VALUE, for example economy=true, got {word!r}")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def _encoder(word: str) -> tuple[str, int] | None:
+    """Name or path, and layer, of a trained encoder; `None` for any other word."""
+    found = re.fullmatch(r"(minilm|.+\.safetensors):(\d+)", word)
+    if found is None:
+        return None
+    name, layer = found.groups()
+    if name != "minilm" and not Path(name).is_file():
+        raise ValueError(f"there is no file {name!r}. Wanted: the path of a BERT-style safetensors file.")
+    return name, int(layer)
+
+
+def _refuse_width(word: str, width: int | None) -> None:
+    if width is not None and (".safetensors" in word or word.startswith("minilm")):
+        raise ValueError(f"--width {width} does not go with {word!r}, which has its own width. Leave it out.")
