@@ -26,13 +26,14 @@ NARROWEST = 1e-7  # intervals are not halved below this angle
 
 @dataclass(frozen=True)
 class Atoms:
-    """`v0` (d,), `atoms` (m, d_out); `spectrum` is that of the saturated answers."""
+    """`v0` (d,), `atoms` (m, d_out); `spectrum` is that of the saturated answers, `points` were asked on the line."""
 
     v0: Float[np.ndarray, " d"]
     atoms: Float[np.ndarray, "m d_out"]
     spectrum: Float[np.ndarray, " n"]
     length: float
     sum_residual: float
+    points: int
 
 
 def learn_atoms(box: Box, affine: Affine, key: np.random.Generator) -> Atoms:
@@ -55,10 +56,11 @@ def _attempt(box: Box, affine: Affine, v0: np.ndarray, key: np.random.Generator)
     length, answers = _saturate(box, affine, samples, v0)
     epsilon = box.epsilon(box.scale * length)
     spectrum = np.linalg.svd(answers - answers.mean(0), compute_uv=False)
-    cut = max(2000 * epsilon, 1e-11) * spectrum[0] * np.sqrt(len(answers))
-    m = int(np.sum(spectrum > cut)) if largest(spectrum) > 1e-300 else 0
+    tolerance = max(2000 * epsilon, 1e-11) * np.sqrt(len(answers))
+    m = int(np.sum(spectrum > tolerance * spectrum[0])) if spectrum[0] > tolerance * largest(answers) else 0
     if m == 0:
         raise Stop(Status.HEADS_UNRESOLVED, "No head switches between tokens.")
+    before = box.calls
     atoms, rest = _atoms_on_a_line(box, affine, length * v0, answers * length, m, key)
     atoms, rest = atoms / length, rest / length
     size = largest(atoms)
@@ -71,10 +73,10 @@ def _attempt(box: Box, affine: Affine, v0: np.ndarray, key: np.random.Generator)
             f"{m} heads switch, but their atoms miss the sum rule by {residual:.1e} (limit {tolerance:.1e}): "
             "some head does not switch with the querying token, or attends uniformly, or has its mirror image.",
         )
-    return Atoms(v0, atoms, spectrum, length, residual)
+    return Atoms(v0, atoms, spectrum, length, residual, box.calls - before)
 
 
-def _saturate(box: Box, affine: Affine, x: Rows, v0: np.ndarray) -> tuple[float, Answers]:
+def _saturate(box: Box, affine: Affine, x: Rows, v0: np.ndarray) -> tuple[float, Float[np.ndarray, "settled d_out"]]:
     """The length at which attention is hard, and the saturated answers of the samples that sit in no transition."""
     length, previous, scouts = 30.0, None, x[:SCOUTS]
     while True:
@@ -95,7 +97,7 @@ def _saturate(box: Box, affine: Affine, x: Rows, v0: np.ndarray) -> tuple[float,
 
 def _atoms_on_a_line(
     box: Box, affine: Affine, v: np.ndarray, answers: Answers, m: int, key: np.random.Generator
-) -> tuple[Answers, float]:
+) -> tuple[Float[np.ndarray, "_ d_out"], float]:
     """Halves the intervals of a line until exactly `m` distinct jumps explain all answers by 0 and 1."""
     ends = 10 * box.scale * key.standard_normal((2, box.width))
     epsilon = box.epsilon(largest(v))
@@ -105,7 +107,7 @@ def _atoms_on_a_line(
         return moved(box, affine, x, np.broadcast_to(v, x.shape))
 
     angles = np.linspace(0, np.pi, GRID) + key.uniform(0, 1e-3)
-    values = ask(angles)
+    values, jumps = ask(angles), np.zeros((0, len(affine.offset)))
     # With a bias a head may flip just outside a half circle: where halving finds no more, the line is made longer.
     longer = angles[-1] + np.pi / GRID * np.arange(1, 1 + GRID // 3)
     for halvings in itertools.count():
@@ -125,12 +127,12 @@ def _atoms_on_a_line(
     raise Stop(Status.HEADS_UNRESOLVED, f"The rank shows {m} heads, the jumps along a line {len(jumps)}.")
 
 
-def _jumps(angles: np.ndarray, values: Answers, epsilon: float) -> tuple[Answers, np.ndarray]:
+def _jumps(angles: np.ndarray, values: Answers, epsilon: float) -> tuple[Float[np.ndarray, "_ d_out"], np.ndarray]:
     """Distinct jumps up to sign, and the intervals that may still hide more than one."""
     steps = np.diff(values, axis=0)
     jumping = np.flatnonzero(np.abs(steps).max(1) > max(1e4 * epsilon, 1e-9) * largest(values))
     groups: list[list[int]] = []
-    for i in jumping:
+    for i in jumping.tolist():
         if groups and groups[-1][-1] == i - 1 and _collinear(steps[i - 1], steps[i], epsilon):
             groups[-1].append(i)  # a sample fell into one transition and split its jump
         else:
@@ -145,14 +147,16 @@ def _jumps(angles: np.ndarray, values: Answers, epsilon: float) -> tuple[Answers
         ):
             distinct.append(jump)
     single = np.array([g[0] for g in groups if len(g) == 1], int)
-    return np.array(distinct), single[np.diff(angles)[single] > NARROWEST]
+    return np.array(distinct).reshape(-1, values.shape[1]), single[np.diff(angles)[single] > NARROWEST]
 
 
 def _collinear(a: np.ndarray, b: np.ndarray, epsilon: float) -> bool:
-    return 1 - abs(a @ b) / (np.linalg.norm(a) * np.linalg.norm(b)) <= max(1e-7, 300 * epsilon)
+    return bool(1 - abs(a @ b) / (np.linalg.norm(a) * np.linalg.norm(b)) <= max(1e-7, 300 * epsilon))
 
 
-def _explains(jumps: Answers, answers: Answers, m: int) -> tuple[Answers, float] | None:
+def _explains(
+    jumps: Float[np.ndarray, "_ d_out"], answers: Answers, m: int
+) -> tuple[Float[np.ndarray, "_ d_out"], float] | None:
     """The atoms, when `m` jumps explain the answers by coefficients 0 and 1; `None` otherwise."""
     if len(jumps) != m or np.linalg.cond(jumps) > 1e8:
         return None

@@ -19,11 +19,12 @@ ROUNDS = 12
 
 @dataclass(frozen=True)
 class Directions:
-    """`theta` (m, d), projected on the span of the `probes` rows asked, and `bias` (m,)."""
+    """`theta` (m, d), projected on the span of the `probes` rows asked, and `bias` (m,); `pilots` questions before."""
 
     theta: Float[np.ndarray, "m d"]
     bias: Float[np.ndarray, " m"]
     probes: int
+    pilots: int
 
 
 def learn_directions(
@@ -37,9 +38,11 @@ def learn_directions(
     def weights(x: Rows, length: float) -> np.ndarray:
         return moved(box, affine, x, np.broadcast_to(length * atoms.v0, x.shape)) / length @ inverse
 
+    before = box.calls
     length = moderate_length(weights, x[:PILOTS], box.amplitude, logit_range)
+    pilots = box.calls - before
     logits = logit(weights(x, length)) / length
-    return Directions(np.linalg.pinv(span).dot(logits[1:] - logits[0]).T, logits[0], probes)
+    return Directions(np.linalg.pinv(span).dot(logits[1:] - logits[0]).T, logits[0], probes, pilots)
 
 
 def moderate_length(weights, pilots: Rows, length: float, logit_range: float) -> float:

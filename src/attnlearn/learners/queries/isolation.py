@@ -145,13 +145,14 @@ class _Isolation:
 def _settle(isolate: _Isolation, key: np.random.Generator) -> tuple[float, Rows, np.ndarray]:
     """The length at which answers are odd in $n$ and no longer move with the length; both tests are needed."""
     n = isolate.box.rounded(isolate.size * key.standard_normal((2, isolate.box.width)))
-    length, previous = 4.0, None
+    length, previous, moved = 4.0, None, np.inf
     while length <= MAX_LENGTH:
         answers = isolate.difference(np.concatenate([n, -n]), length)
         plus, minus = answers[:, :2], answers[:, 2:]
         size = np.abs(plus).max((1, 2))
         limit = max(1e-12, 100 * isolate.box.epsilon(isolate.size) * length)
-        moved = np.inf if previous is None else _worst(plus - previous, size)
+        if previous is not None:
+            moved = _worst(plus - previous, size)
         if max(_worst(plus + minus, size), moved) < limit:
             return length, n, (plus - minus) / 2
         previous, length = plus, 1.6 * length

@@ -26,6 +26,7 @@ from attnlearn.learners.queries.probing import Affine, Box, Rows, Values, larges
 COPIES = 8
 LOGIT_RANGE = 3.0
 NEGLIGIBLE = 1e-7  # a circuit below this part of the largest is rounding
+DEPENDENT = 1e8  # conditioning of the moves of one token by all heads
 PRECISION = 1e-13  # of circuits measured by steps inside a cell
 
 
@@ -37,16 +38,29 @@ def resolve(box: Box, affine: Affine, jumps: Float[np.ndarray, "j d d_out"], key
         return _values(affine.ov_sum[None], 0.0, 0.0, {"mirrored": 0, "uniform": True})
     jumps = _oriented(jumps, affine.ov_sum)
     size = max(largest(jumps), largest(affine.ov_sum))
+    dependence = float(np.linalg.cond(np.einsum("d,jde->je", key.standard_normal(box.width), jumps)))
+    if dependence > DEPENDENT:
+        raise Stop(
+            Status.READOUT_ILL_CONDITIONED,
+            f"The OV circuits of {len(jumps)} heads are dependent (conditioning {dependence:.0e}): two share one.",
+        )
     reader = _Reader(box, affine, jumps, affine.ov_sum - jumps.sum(0))
     length, logit_size, bias_size = _typical_logits(reader, LOGIT_RANGE, key)
 
     scouts = length * box.scale * key.standard_normal((2, box.width))
-    shown = np.abs(reader.mirror_parts(scouts, np.arange(len(jumps)), key)).max((0, 2))
-    partners = np.flatnonzero(shown > NEGLIGIBLE * size * length * box.scale)
+    shown, unexplained = reader.mirror_parts(scouts, np.arange(len(jumps)), key)
+    least = NEGLIGIBLE * size * length * box.scale
+    if unexplained > 10 * least:
+        raise Stop(
+            Status.HEADS_UNRESOLVED,
+            f"A repeated token changes the answer by {unexplained / least * NEGLIGIBLE:.1e} of its size more than any "
+            "head that flips explains: two heads of opposite scores share an OV circuit.",
+        )
+    partners = np.flatnonzero(np.abs(shown).max((0, 2)) > least)
     mirrors = np.zeros_like(jumps)
     if len(partners):
         basis = length * box.scale * orthogonal_rows(key, box.width, box.width)
-        parts = reader.mirror_parts(basis, partners, key)  # (d, partners, d_out)
+        parts, _ = reader.mirror_parts(basis, partners, key)  # (d, partners, d_out)
         mirrors[partners] = np.linalg.solve(basis, parts.swapaxes(0, 1))
     uniform = affine.ov_sum - (jumps + 2 * mirrors).sum(0)
     candidates = np.concatenate([jumps + mirrors, mirrors, uniform[None]])
@@ -58,7 +72,7 @@ def resolve(box: Box, affine: Affine, jumps: Float[np.ndarray, "j d d_out"], key
 def _values(ov: np.ndarray, logit_size: float, bias_size: float, figures: dict[str, Any]) -> Values:
     spectra = np.linalg.svd(ov, compute_uv=False)
     ranks = tuple(int(np.sum(s > NEGLIGIBLE * s[0])) for s in spectra)
-    return Values(ov, ranks, PRECISION, logit_size, bias_size, {"ranks": list(ranks), **figures}, spectra)
+    return Values(ov, ranks, PRECISION, logit_size, bias_size, spectra, {"ranks": list(ranks), **figures})
 
 
 def _oriented(jumps: np.ndarray, total: np.ndarray) -> np.ndarray:
@@ -80,10 +94,10 @@ class _Reader:
         atoms = np.einsum("nd,jde->nje", v, self.jumps)
         return np.einsum("ne,nej->nj", answers, np.linalg.pinv(atoms))
 
-    def mirror_parts(self, v: Rows, heads: np.ndarray, key: np.random.Generator) -> np.ndarray:
-        """$v^T Z_i$ of the chosen `heads` (n, heads, d_out), each from a few random querying tokens."""
+    def mirror_parts(self, v: Rows, heads: np.ndarray, key: np.random.Generator) -> tuple[np.ndarray, float]:
+        """$v^T Z_i$ of the chosen `heads` (n, heads, d_out), from a few random querying tokens, and what they leave."""
         n = 3 * len(heads) + 4
-        parts = np.zeros((len(v), len(heads), self.jumps.shape[2]))
+        parts, left = np.zeros((len(v), len(heads), self.jumps.shape[2])), 0.0
         for row, one in enumerate(v):
             progress("mirrors", row, len(v))
             x = 2 * self.box.scale * key.standard_normal((n, self.box.width))
@@ -94,9 +108,10 @@ class _Reader:
             above, below = expit(s - np.log(COPIES)), expit(-s - np.log(COPIES))
             answers = moved(self.box, self.affine, x, factor * one, COPIES) / factor
             known = above @ (one @ self.jumps) + one @ self.rest / (COPIES + 1)
-            h = above + below - 2 / (COPIES + 1)
-            parts[row] = np.linalg.lstsq(h[:, heads], answers - known, rcond=1e-9)[0]
-        return parts
+            h = (above + below - 2 / (COPIES + 1))[:, heads]
+            parts[row] = np.linalg.lstsq(h, answers - known, rcond=1e-9)[0]
+            left = max(left, largest(answers - known - h @ parts[row]))
+        return parts, left
 
 
 def _typical_logits(reader: _Reader, logit_range: float, key: np.random.Generator) -> tuple[float, float, float]:
@@ -105,4 +120,5 @@ def _typical_logits(reader: _Reader, logit_range: float, key: np.random.Generato
     x, v = reader.box.scale * key.standard_normal((2, *shape))
     length = moderate_length(lambda x, length: reader.weights(x, length * v), x, 1.0, logit_range)
     with_x, without = (logit(reader.weights(tokens, length * v)) / length for tokens in (x, 0 * x))
-    return length, *(float(np.sqrt(np.mean(s**2, axis=0)).max()) for s in (with_x - without, without))
+    logit_size, bias_size = (float(np.sqrt(np.mean(s**2, axis=0)).max()) for s in (with_x - without, without))
+    return length, logit_size, bias_size

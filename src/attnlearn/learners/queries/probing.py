@@ -86,8 +86,8 @@ class Values:
     precision: float
     logit_size: float
     bias_size: float
+    spectra: Float[np.ndarray, "m n"]
     figures: Mapping[str, Any] = field(default_factory=dict)
-    spectra: Float[np.ndarray, "m n"] | None = None
     uncertain: Float[np.ndarray, "u d_out"] | None = None
 
 

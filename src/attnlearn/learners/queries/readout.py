@@ -12,12 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from threadpoolctl import threadpool_limits
 
 from attnlearn._progress import progress
 from attnlearn._status import Status, Stop
 from attnlearn.learners.queries.probing import Affine, Box, Rows, Values, orthogonal_rows
 
 CHUNK = 64  # sequences read out at once
+
+# Threads cost more than they bring on matrices this small, and beside other work far more.
+one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Circuits:
     as negative.
     """
 
-    extended: Float[np.ndarray, "m d+1 d"]
+    extended: Float[np.ndarray, "m d_plus_1 d"]
     ranks: tuple[int, ...]
     spectra: Float[np.ndarray, "m n"]
     smallest_weight: float
@@ -84,7 +88,7 @@ class Reader:
         self.sure, self.ov = sure, values.ov @ sure
         self.smallest, self.conditioning, self.failed = np.inf, 1.0, np.zeros(len(values.ov), bool)
 
-    def grid(self, queries: Rows, keys: Rows) -> Float[np.ndarray, "m nu nv"]:
+    def grid(self, queries: Float[np.ndarray, "nu d"], keys: Float[np.ndarray, "nv d"]) -> Float[np.ndarray, "m nu nv"]:
         r"""$[u_a, 1]^T [\Theta_i; \beta_i] v_j$ for all heads, queries and keys."""
         step = max(self.blocks.q, 1)
         corners = [(a, j) for a in range(0, len(queries), step) for j in range(0, len(keys), self.blocks.w)]
@@ -128,6 +132,7 @@ class Reader:
             logits = np.log(there) - np.log(here)
         return logits.swapaxes(1, 2)
 
+    @one_thread
     def _solve(self, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Attention weights (n, rows, m, tokens) from answers (n, rows, d_out): least squares, one QR a sequence."""
         n, k, _ = tokens.shape
@@ -157,7 +162,7 @@ def learn_circuits(
     return Circuits(
         extended,
         ranks,
-        np.linalg.svd(columns, compute_uv=False),
+        _spectra(columns),
         float(reader.smallest),
         np.where(reader.failed, np.inf, misfit),
         (len(omega), len(psi)),
@@ -166,7 +171,7 @@ def learn_circuits(
 
 def _columns(
     reader: Reader, u: Rows, size: float, key: np.random.Generator, sketch: tuple[int | None, int]
-) -> tuple[Rows, np.ndarray, tuple[int, ...]]:
+) -> tuple[Float[np.ndarray, "columns d"], np.ndarray, tuple[int, ...]]:
     r"""Random $\Omega$, the columns $[\Theta_i; \beta_i] \Omega^T$ and the ranks they show; as many as that takes."""
     head_dim, oversampling = sketch
     box, d = reader.box, reader.box.width
@@ -178,7 +183,7 @@ def _columns(
         fresh = box.rounded(size * key.standard_normal((min(growth, d - len(omega)), d)))
         columns = np.concatenate([columns, inverse @ reader.grid(u, fresh)], axis=2)
         omega = np.concatenate([omega, fresh])
-        spectra = np.linalg.svd(columns, compute_uv=False)
+        spectra = _spectra(columns)
         # Logits carry the same absolute error in every head, so a uniform head has rank 0 beside the others.
         ranks = tuple(int(np.sum(s > tolerance * max(s[0], 1e-3 * spectra.max()))) for s in spectra)
         progress("qk", len(omega), min(max(ranks) + oversampling, d))
@@ -206,6 +211,12 @@ def best_of(tries: list[Circuits]) -> Circuits:
     )
 
 
+@one_thread
+def _spectra(columns: np.ndarray) -> np.ndarray:
+    return np.linalg.svd(columns, compute_uv=False)
+
+
+@one_thread
 def _joined(columns: np.ndarray, rows: np.ndarray, psi: np.ndarray, rank: int) -> np.ndarray:
     r"""The circuit of given rank with known columns and rows: $u (\Psi u)^+ R$."""
     u = np.linalg.svd(columns, full_matrices=False)[0][:, :rank]
