@@ -49,7 +49,7 @@ def random_black_box_layer(seed, d, m, head_dim, gain=1.0, width_out=None, biase
     b_O = 0.3 * key.standard_normal(d_out)
     columns = [by_head(array, m) for array in (query, keys, value)]
     b_Q, b_V = b_Q.reshape(m, head_dim), b_V.reshape(m, head_dim)
-    own = dict(b_Q=b_Q, b_V=b_V, b_O=b_O) if biases else {}
+    own = {"b_Q": b_Q, "b_V": b_V, "b_O": b_O} if biases else {}
     return al.AttentionLayer.from_qkvo(*columns, W_O.reshape(m, head_dim, d_out), **own, slots=al.Slots(mask=mask))
 
 

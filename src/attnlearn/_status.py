@@ -14,9 +14,7 @@ class Status(enum.Enum):
         "Attention never became hard, however long the tokens: "
         "use the soft bootstrap for a source that bounds its inputs."
     )
-    HEADS_UNRESOLVED = (
-        "The heads could not be told apart: ranks, jumps and sum rule disagree after every attempt."
-    )
+    HEADS_UNRESOLVED = "The heads could not be told apart: ranks, jumps and sum rule disagree after every attempt."
     HEADS_NEARLY_EQUAL = "Two heads are too alike to be separated at this precision."
     ISOLATION_FAILED = "No token isolates every head: its attention stays spread over several tokens."
     OV_SUM_MISMATCH = "The OV circuits found do not add up to their measured sum."

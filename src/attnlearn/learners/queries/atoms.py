@@ -79,10 +79,12 @@ def _attempt(box: Box, affine: Affine, v0: np.ndarray, key: np.random.Generator)
 def _saturate(box: Box, affine: Affine, x: Rows, v0: np.ndarray) -> tuple[float, Float[np.ndarray, "settled d_out"]]:
     """The length at which attention is hard, and the saturated answers of the samples that sit in no transition."""
     length, previous, scouts = 30.0, None, x[:SCOUTS]
+    # Where every head looks away from v0 the answers vanish: they are small beside the sum of all atoms.
+    total = max(largest(v0 @ affine.ov_sum), 1e-300)
     while True:
         answers = moved(box, affine, scouts, np.broadcast_to(length * v0, scouts.shape)) / length
         if previous is not None:
-            change = np.abs(answers - previous).max(1) / max(largest(answers), 1e-300)
+            change = np.abs(answers - previous).max(1) / max(largest(answers), total)
             if np.mean(change < max(200 * box.epsilon(box.scale * length), 1e-12)) > 0.8:
                 break
         if length > MAX_LENGTH:
@@ -91,7 +93,12 @@ def _saturate(box: Box, affine: Affine, x: Rows, v0: np.ndarray) -> tuple[float,
     first, last = (moved(box, affine, x, np.broadcast_to(t * v0, x.shape)) / t for t in (16 * length, 128 * length))
     # Almost no sample sits in a transition at this length; those that do moved between the two lengths.
     tolerance = max(1e3 * box.epsilon(box.scale * length), 1e-11)
-    settled = np.abs(last - first).max(1) < tolerance * max(largest(last), 1e-300)
+    settled = np.abs(last - first).max(1) < tolerance * max(largest(last), total)
+    if settled.mean() < 0.5:
+        raise Stop(
+            Status.CANNOT_SATURATE,
+            f"Only {settled.sum()} of {SAMPLES} answers agree at {16 * length:.0e} and {128 * length:.0e} times v0.",
+        )
     return 128 * length, last[settled]
 
 

@@ -6,8 +6,6 @@ Between two flips the answer is linear in $v$, $g(x, t v)/t = v^T M$, and over a
 Heads with $u_i = 0$ (uniform attention) and mirror images $\Theta, -\Theta$ are resolved in `mirrors`.
 """
 
-from itertools import pairwise
-
 import numpy as np
 from jaxtyping import Float
 
@@ -15,24 +13,27 @@ from attnlearn._progress import progress
 from attnlearn._status import Status, Stop
 from attnlearn.learners.queries.probing import Affine, Answers, Box, largest, moved, orthogonal_rows
 
-LENGTH = 1e9  # of v: transitions are then far narrower than NARROWEST
+LENGTH = 1e11  # of v: a transition of a head with scores of order 1 is then a hundred times narrower than NARROWEST
 GRID = 32
-NARROWEST = 1e-6  # flips closer than this angle count as one
+NARROWEST = 1e-7  # flips closer than this angle count as one
 MAX_FLIPS = 64
 
 
-def learn_jumps(box: Box, affine: Affine, key: np.random.Generator) -> Float[np.ndarray, "flips d d_out"]:
-    """The change of $M$ over every flip of the half circle; stops with `HEADS_UNRESOLVED` where there is none."""
+def learn_jumps(box: Box, affine: Affine, key: np.random.Generator) -> tuple[Float[np.ndarray, "flips d d_out"], float]:
+    """The change of $M$ over every flip of the half circle, and its relative precision; none where no head flips."""
     x = 10 * box.scale * key.standard_normal(box.width)
     plane = box.scale * key.standard_normal((2, box.width))
     start = key.uniform(0, np.pi)
     flips = start + _flips(box, affine, x, plane, start)
     if len(flips) == 0:
-        return np.zeros((0, box.width, len(affine.offset)))
+        return np.zeros((0, box.width, len(affine.offset))), 0.0
     # The cell before the first flip and the one after the last are each other's mirror: M(v) + M(-v) = W_Sigma.
     edges = np.concatenate([[flips[-1] - np.pi], flips])
-    cells = [_cell(box, affine, x, plane, (a + b) / 2, (b - a) / 2, key) for a, b in pairwise(edges)]
-    return np.diff(np.stack([*cells, affine.ov_sum - cells[0]]), axis=0)
+    steps = 0.1 * np.minimum(np.diff(edges) / 2, 0.5) / np.sqrt(box.width)
+    centers = _on_circle(plane, (edges[1:] + edges[:-1]) / 2)
+    cells = [_cell(box, affine, x, v, step, key) for v, step in zip(centers, steps, strict=True)]
+    precision = box.epsilon(box.scale * LENGTH) / float(steps.min())
+    return np.diff(np.stack([*cells, affine.ov_sum - cells[0]]), axis=0), precision
 
 
 def _on_circle(plane: np.ndarray, angles: np.ndarray) -> np.ndarray:
@@ -60,15 +61,16 @@ def _flips(box: Box, affine: Affine, x: np.ndarray, plane: np.ndarray, start: fl
         at_middle = ask(middle)
         expected = (at_left + at_right) / (2 * np.cos(width / 2))
         broken = np.abs(at_middle - expected).max(1) > limit
-        progress("circle", int(np.log2(np.pi / width)), 22)
+        progress("circle", int(np.log2(np.pi / width)), 25)
         left, middle, right = left[broken], middle[broken], right[broken]
         at_left, at_middle, at_right = at_left[broken], at_middle[broken], at_right[broken]
         if width < NARROWEST or not len(left):
             break
         if len(left) > MAX_FLIPS:
             raise Stop(
-                Status.NOT_ATTENTION,
-                f"Along a circle of one token the hard answer breaks in {len(left)} places: more than heads explain.",
+                Status.HEADS_UNRESOLVED,
+                f"Along a circle of one token the hard answer breaks in {len(left)} places: more than heads explain, or "
+                "some head has scores too small to become hard.",
             )
         left, right = np.concatenate([left, middle]), np.concatenate([middle, right])
         at_left, at_right = np.concatenate([at_left, at_middle]), np.concatenate([at_middle, at_right])
@@ -78,13 +80,10 @@ def _flips(box: Box, affine: Affine, x: np.ndarray, plane: np.ndarray, start: fl
 
 
 def _cell(
-    box: Box, affine: Affine, x: np.ndarray, plane: np.ndarray, angle: float, reach: float, key: np.random.Generator
+    box: Box, affine: Affine, x: np.ndarray, center: np.ndarray, step: float, key: np.random.Generator
 ) -> Float[np.ndarray, "d d_out"]:
-    """$M$ in the cell around `angle`, by steps so short that no head flips: a tenth of its half width `reach`."""
-    d = box.width
-    step = 0.1 * min(reach, 0.5) / np.sqrt(d)
-    basis = box.scale * orthogonal_rows(key, d, d)
-    center = _on_circle(plane, np.array([angle]))
-    v = LENGTH * np.concatenate([center, center + step * basis])
+    """$M$ around $v$ = `center`, by steps so short that no head flips: a tenth of the way to the next one."""
+    basis = box.scale * orthogonal_rows(key, box.width, box.width)
+    v = LENGTH * np.concatenate([center[None], center + step * basis])
     answers = moved(box, affine, np.broadcast_to(x, v.shape), v) / LENGTH
     return np.linalg.solve(basis, (answers[1:] - answers[0]) / step)

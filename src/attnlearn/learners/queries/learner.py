@@ -23,7 +23,7 @@ from attnlearn.learners.queries.directions import learn_directions
 from attnlearn.learners.queries.isolation import learn_values
 from attnlearn.learners.queries.journal import Journal
 from attnlearn.learners.queries.mirrors import resolve
-from attnlearn.learners.queries.polish import polish
+from attnlearn.learners.queries.polish import PolishOptions, polish
 from attnlearn.learners.queries.probing import Affine, Box, Values, largest
 from attnlearn.learners.queries.readout import Blocks, Circuits, Reader, Scales, best_of, block_sizes, learn_circuits
 from attnlearn.learners.queries.soft_atoms import learn_soft_atoms
@@ -31,6 +31,8 @@ from attnlearn.learners.queries.soft_atoms import learn_soft_atoms
 POLISH_TOKENS = 20
 POLISH_LOGITS_NOISY = 3.0  # additive noise weighs less on longer tokens; float32 rounding does not
 CHECK_SEQUENCES, CHECK_TOKENS, CHECK_RTOL = 4, 10, 1e-6
+PATIENT = PolishOptions(max_cg=1000, least_progress=1e-6, products=np.float64)
+ROUGH = 1e-10  # precision of the OV circuits beyond which an exact box is asked for a polish too
 SECOND_WAY = {  # what the circle may cure
     Status.HEADS_UNRESOLVED,
     Status.HEADS_NEARLY_EQUAL,
@@ -55,7 +57,8 @@ class MultiHeadQueries(AbstractLearner[QueryOracle]):
     - `oversampling`: extra columns and rows of the sketches, by which ranks are seen to end.
     - `economy`: fewer probes of the directions and of the sketches; `head_dim` must be given.
     - `bounded`: the box bounds the length of its tokens: atoms without saturation, by derivatives.
-    - `polish`: Gauss-Newton on fresh questions; `None`: when the box is in float32 or noisy.
+    - `polish`: Gauss-Newton on fresh questions; `None`: when the box is in float32 or noisy, or heads were so close
+        that their OV circuits are known roughly.
 
     **Guarantee.** In exact arithmetic, with generic probes, the output equals the canonical form of the hidden layer
     if its heads have pairwise different $[\Theta_i; \beta_i]$ and their OV circuits have independent row spaces
@@ -160,10 +163,10 @@ class MultiHeadQueries(AbstractLearner[QueryOracle]):
     def _by_circle(self, box: Box, affine: Affine, key: np.random.Generator, journal: Journal) -> Values:
         """The lower way: OV circuits by flips along a circle; mirror images and uniform heads by repeated tokens."""
         with journal.stage("circle") as figures:
-            jumps = learn_jumps(box, affine, key)
-            figures["flips"] = len(jumps)
+            jumps, precision = learn_jumps(box, affine, key)
+            figures.update(flips=len(jumps), precision=precision)
         with journal.stage("mirrors") as figures:
-            values = resolve(box, affine, jumps, key)
+            values = resolve(box, affine, jumps, precision, key)
             figures.update(heads=len(values.ov), **values.figures)
         journal.keep(ov=values.ov, spectrum_ov=values.spectra)
         return values
@@ -182,7 +185,7 @@ class MultiHeadQueries(AbstractLearner[QueryOracle]):
         slots = self.slots or Slots(mask=Causal() if affine.causal else None)
         layer = AttentionLayer(circuits.extended[:, :-1], values.ov, circuits.extended[:, -1], affine.offset, slots)
         journal.layer = layer
-        if self.polish if self.polish is not None else not box.exact:
+        if self.polish if self.polish is not None else not box.exact or values.precision > ROUGH:
             ranks = [max(both) for both in zip(circuits.ranks, values.ranks, strict=True)]
             journal.layer = layer = self._polished(box, layer, ranks, key, journal)
         if box.exact:
@@ -207,7 +210,7 @@ class MultiHeadQueries(AbstractLearner[QueryOracle]):
         with journal.stage("polish") as figures:
             n = design.sequences(layer, ranks, POLISH_TOKENS)
             tokens = design.design(layer, n, POLISH_TOKENS, key, POLISH_LOGITS_NOISY if box.noise else 1.0)
-            polished = polish(layer, [(tokens, box.ask(tokens))], ranks)
+            polished = polish(layer, [(tokens, box.ask(tokens))], ranks, PATIENT if box.exact else PolishOptions())
             figures.update(rms_before=polished.rms_before, rms_after=polished.rms_after)
             figures.update(steps=polished.steps, iterations=polished.cg_iterations)
         return polished.layer

@@ -27,15 +27,16 @@ COPIES = 8
 LOGIT_RANGE = 3.0
 NEGLIGIBLE = 1e-7  # a circuit below this part of the largest is rounding
 DEPENDENT = 1e8  # conditioning of the moves of one token by all heads
-PRECISION = 1e-13  # of circuits measured by steps inside a cell
 
 
-def resolve(box: Box, affine: Affine, jumps: Float[np.ndarray, "j d d_out"], key: np.random.Generator) -> Values:
+def resolve(
+    box: Box, affine: Affine, jumps: Float[np.ndarray, "j d d_out"], precision: float, key: np.random.Generator
+) -> Values:
     """Returns the OV circuits of all heads behind the jumps; stops with `HEADS_UNRESOLVED` where they do not add up."""
     if len(jumps) > len(affine.offset):
         raise Stop(Status.READOUT_ILL_CONDITIONED, f"{len(jumps)} heads share {len(affine.offset)} output numbers.")
     if len(jumps) == 0:
-        return _values(affine.ov_sum[None], 0.0, 0.0, {"mirrored": 0, "uniform": True})
+        return _values(affine.ov_sum[None], precision, (0.0, 0.0), {"mirrored": 0, "uniform": True})
     jumps = _oriented(jumps, affine.ov_sum)
     size = max(largest(jumps), largest(affine.ov_sum))
     dependence = float(np.linalg.cond(np.einsum("d,jde->je", key.standard_normal(box.width), jumps)))
@@ -45,34 +46,41 @@ def resolve(box: Box, affine: Affine, jumps: Float[np.ndarray, "j d d_out"], key
             f"The OV circuits of {len(jumps)} heads are dependent (conditioning {dependence:.0e}): two share one.",
         )
     reader = _Reader(box, affine, jumps, affine.ov_sum - jumps.sum(0))
-    length, logit_size, bias_size = _typical_logits(reader, LOGIT_RANGE, key)
+    length, sizes = _typical_logits(reader, LOGIT_RANGE, key)
 
+    mirrors = _mirrors(reader, length, max(NEGLIGIBLE, 100 * precision) * size, key)
+    uniform = affine.ov_sum - (jumps + 2 * mirrors).sum(0)
+    candidates = np.concatenate([jumps + mirrors, mirrors, uniform[None]])
+    kept = np.abs(candidates).max((1, 2)) > max(NEGLIGIBLE, 100 * precision) * size
+    mirrored = int(np.sum(kept[: len(jumps)] & kept[len(jumps) : -1]))
+    return _values(candidates[kept], precision, sizes, {"mirrored": mirrored, "uniform": bool(kept[-1])})
+
+
+def _mirrors(reader: "_Reader", length: float, least: float, key: np.random.Generator) -> np.ndarray:
+    """The $Z_i$ (j, d, d_out) of all heads; entries below `least` count as zero."""
+    box, mirrors = reader.box, np.zeros_like(reader.jumps)
     scouts = length * box.scale * key.standard_normal((2, box.width))
-    shown, unexplained = reader.mirror_parts(scouts, np.arange(len(jumps)), key)
-    least = NEGLIGIBLE * size * length * box.scale
+    least *= length * box.scale
+    if reader.mirror_parts(scouts, np.arange(0), key)[1] <= least:
+        return mirrors
+    shown, unexplained = reader.mirror_parts(scouts, np.arange(len(mirrors)), key)
     if unexplained > 10 * least:
         raise Stop(
             Status.HEADS_UNRESOLVED,
-            f"A repeated token changes the answer by {unexplained / least * NEGLIGIBLE:.1e} of its size more than any "
-            "head that flips explains: two heads of opposite scores share an OV circuit.",
+            f"Repeating a token moves the answer by {unexplained:.1e} more than heads that flip explain (limit "
+            f"{10 * least:.1e}): two heads of opposite scores share an OV circuit.",
         )
     partners = np.flatnonzero(np.abs(shown).max((0, 2)) > least)
-    mirrors = np.zeros_like(jumps)
-    if len(partners):
-        basis = length * box.scale * orthogonal_rows(key, box.width, box.width)
-        parts, _ = reader.mirror_parts(basis, partners, key)  # (d, partners, d_out)
-        mirrors[partners] = np.linalg.solve(basis, parts.swapaxes(0, 1))
-    uniform = affine.ov_sum - (jumps + 2 * mirrors).sum(0)
-    candidates = np.concatenate([jumps + mirrors, mirrors, uniform[None]])
-    kept = np.abs(candidates).max((1, 2)) > NEGLIGIBLE * size
-    mirrored = int(np.sum(kept[: len(jumps)] & kept[len(jumps) : -1]))
-    return _values(candidates[kept], logit_size, bias_size, {"mirrored": mirrored, "uniform": bool(kept[-1])})
+    basis = length * box.scale * orthogonal_rows(key, box.width, box.width)
+    parts, _ = reader.mirror_parts(basis, partners, key)  # (d, partners, d_out)
+    mirrors[partners] = np.linalg.solve(basis, parts.swapaxes(0, 1))
+    return mirrors
 
 
-def _values(ov: np.ndarray, logit_size: float, bias_size: float, figures: dict[str, Any]) -> Values:
+def _values(ov: np.ndarray, precision: float, sizes: tuple[float, float], figures: dict[str, Any]) -> Values:
     spectra = np.linalg.svd(ov, compute_uv=False)
-    ranks = tuple(int(np.sum(s > NEGLIGIBLE * s[0])) for s in spectra)
-    return Values(ov, ranks, PRECISION, logit_size, bias_size, spectra, {"ranks": list(ranks), **figures})
+    ranks = tuple(int(np.sum(s > max(NEGLIGIBLE, 100 * precision) * s[0])) for s in spectra)
+    return Values(ov, ranks, precision, *sizes, spectra, {"ranks": list(ranks), "precision": precision, **figures})
 
 
 def _oriented(jumps: np.ndarray, total: np.ndarray) -> np.ndarray:
@@ -114,11 +122,11 @@ class _Reader:
         return parts, left
 
 
-def _typical_logits(reader: _Reader, logit_range: float, key: np.random.Generator) -> tuple[float, float, float]:
+def _typical_logits(reader: _Reader, logit_range: float, key: np.random.Generator) -> tuple[float, tuple[float, float]]:
     """The length of $v$ at which logits are near `logit_range`, and the largest head's logit and bias at length 1."""
     shape = (PILOTS, reader.box.width)
     x, v = reader.box.scale * key.standard_normal((2, *shape))
     length = moderate_length(lambda x, length: reader.weights(x, length * v), x, 1.0, logit_range)
     with_x, without = (logit(reader.weights(tokens, length * v)) / length for tokens in (x, 0 * x))
     logit_size, bias_size = (float(np.sqrt(np.mean(s**2, axis=0)).max()) for s in (with_x - without, without))
-    return length, logit_size, bias_size
+    return length, (logit_size, bias_size)

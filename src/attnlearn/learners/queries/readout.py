@@ -105,12 +105,6 @@ class Reader:
                 block = self._read(u, v)  # (n, m, q, w)
                 for (a, j), values in zip(part, block, strict=True):
                     logits[:, a : a + q, j : j + w] = values
-        if self.conditioning > 1e-4 / self.box.oracle.epsilon:
-            raise Stop(
-                Status.READOUT_ILL_CONDITIONED,
-                f"The values of the tokens are dependent (conditioning {self.conditioning:.0e}): two heads share an "
-                "OV circuit or its row space.",
-            )
         self.failed |= ~np.isfinite(logits).all((1, 2))
         return np.where(np.isfinite(logits), logits, 0.0)
 
@@ -142,6 +136,12 @@ class Reader:
         q, r = np.linalg.qr(values / np.maximum(size, 1e-300))
         pivots = np.abs(np.diagonal(r, axis1=1, axis2=2))
         self.conditioning = max(self.conditioning, float((1 / np.maximum(pivots, 1e-300)).max()))
+        if self.conditioning > 1e-4 / self.box.oracle.epsilon:
+            raise Stop(
+                Status.READOUT_ILL_CONDITIONED,
+                f"The values of the tokens are dependent (conditioning {self.conditioning:.0e}): two heads share an "
+                "OV circuit or its row space.",
+            )
         solution = np.linalg.solve(r, q.swapaxes(1, 2) @ (rows @ self.sure).swapaxes(1, 2))
         return (solution / size.swapaxes(1, 2)).reshape(n, m, k, rows.shape[1]).transpose(0, 3, 1, 2)
 
@@ -175,7 +175,7 @@ def _columns(
     r"""Random $\Omega$, the columns $[\Theta_i; \beta_i] \Omega^T$ and the ranks they show; as many as that takes."""
     head_dim, oversampling = sketch
     box, d = reader.box, reader.box.width
-    tolerance = max(1e-9, 3e4 * box.epsilon(size), 1e4 * reader.precision)
+    tolerance = max(1e-9, 3e4 * box.epsilon(size), 2e3 * reader.precision)
     inverse = np.linalg.inv(_extend(u))
     omega, columns = np.zeros((0, d)), np.zeros((len(reader.ov), d + 1, 0))
     growth = head_dim + oversampling if head_dim else max(reader.blocks.w, oversampling)
@@ -190,8 +190,11 @@ def _columns(
         if head_dim:
             # Under rounding or noise the spectrum does not show the rank: the given one is taken.
             return omega, columns, tuple(min(r, head_dim) if box.exact else head_dim for r in ranks)
-        if max(ranks) <= len(omega) - oversampling or len(omega) == d:
+        seen = len(omega) - oversampling
+        if max(ranks) <= seen:
             return omega, columns, ranks
+        if len(omega) == d:  # a rank that is not seen to end is not cut
+            return omega, columns, tuple(r if r <= seen else d for r in ranks)
 
 
 def best_of(tries: list[Circuits]) -> Circuits:
