@@ -14,11 +14,13 @@ def printed(name: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_function_is_recovered_with_its_mask(capsys):
     out = printed("recover_function.py", capsys)
     assert out.startswith("Recovered") and "3 heads, mask Causal()" in out and "FAILS" not in out
 
 
+@pytest.mark.slow
 def test_a_disguised_layer_is_the_same_and_a_changed_one_is_not(capsys):
     out = printed("compare_layers.py", capsys)
     assert "5 heads, 3 in canonical form" in out
@@ -26,6 +28,7 @@ def test_a_disguised_layer_is_the_same_and_a_changed_one_is_not(capsys):
     assert "a head left out: QK inf" in out
 
 
+@pytest.mark.slow
 def test_a_larger_budget_never_knows_less(capsys):
     rows = printed("budget_curve.py", capsys).splitlines()[1:]
     order = ["nothing", "offset", "number", "every", "everything:"]
@@ -33,6 +36,7 @@ def test_a_larger_budget_never_knows_less(capsys):
     assert len(rows) == 8 and known == sorted(known) and "RECOVERED" in rows[-1]
 
 
+@pytest.mark.slow
 def test_every_example_is_run_here():
     source = Path(__file__).read_text()
     assert all(f'"{path.name}"' in source for path in EXAMPLES.glob("*.py"))

@@ -111,6 +111,7 @@ def test_no_module_sets_a_global_jax_option():
     assert [path.name for path in sources("src") if setting.search(path.read_text())] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
 def test_the_examples_of_the_docs_run(page):
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)

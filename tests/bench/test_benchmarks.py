@@ -15,6 +15,7 @@ from bench.solvers import SEQUENCE, queries
 from bench.trial import Claim, Problem, measure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_its_tiny_size_reaches_the_targets(name):
     trials, claims = run(BENCHMARKS[name], tiny=True)
@@ -36,6 +37,7 @@ def test_the_questions_of_a_trial_are_those_that_the_box_counted():
         assert oracle.ledger.calls == trial.calls + oracle.ledger.by_purpose["certificate"]
 
 
+@pytest.mark.slow
 def test_the_student_gets_the_budget_that_its_name_says():
     trials, _ = run(BENCHMARKS["against-gradient"], tiny=True)
     ours, tokens, calls, fresh = trials

@@ -33,6 +33,7 @@ def changed(layer, **arrays):
     return AttentionLayer(**(known | arrays), slots=layer.slots)
 
 
+@pytest.mark.slow
 # With the circuits alone as parameters the count is m d + (m - 1) d_out: 15, 20, 11, 16 at these shapes; the query
 # biases add m d, because qk absorbs them, and the offset d_out.
 @pytest.mark.parametrize(
@@ -170,6 +171,7 @@ def test_above_the_memory_limit_a_bound_on_the_conditioning_is_given(tokens):
     assert "upper bound" in bound.notes[-1]
 
 
+@pytest.mark.slow
 def test_as_many_steps_as_there_are_directions_find_the_smallest_singular_value():
     layer, X = generic_layer(1, 3, 3), constant_coordinate(40, d=3)
     dense, bound = identifiability(layer, X), identifiability(layer, X, max_bytes=100_000)

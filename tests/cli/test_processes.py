@@ -46,6 +46,7 @@ def attnlearn(place, *words):
     )
 
 
+@pytest.mark.slow
 def test_a_function_of_the_working_directory_is_recovered_into_a_pipe(place):
     done = attnlearn(place, "recover", "boxes:attention", "--json", "--out", "out")
     assert (done.returncode, done.stderr) == (0, "")
@@ -53,6 +54,7 @@ def test_a_function_of_the_working_directory_is_recovered_into_a_pipe(place):
     assert Record.load(place / "out")[0].recovered
 
 
+@pytest.mark.slow
 def test_a_black_box_that_raises_is_a_status_and_exit_code_1(place):
     done = attnlearn(place, "recover", "boxes:failing", "--width", "3")
     assert done.returncode == 1
@@ -68,6 +70,7 @@ def test_wrong_use_is_exit_code_2_in_one_line_on_standard_error(place):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_its_record_and_ends_with_1(place):
     running = subprocess.Popen(
         [*COMMAND, "recover", "boxes:slow", "--out", "out"],

@@ -53,12 +53,12 @@ class Box:
 
 @pytest.fixture(autouse=True)
 def module(tmp_path, monkeypatch):
-    (tmp_path / "black_boxes.py").write_text(FUNCTIONS)
+    (tmp_path / "users_functions.py").write_text(FUNCTIONS)
     (tmp_path / "exits_on_import.py").write_text("import os; os._exit(5)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
-    sys.modules.pop("black_boxes", None)
+    sys.modules.pop("users_functions", None)
 
 
 def failed(oracle, X):
@@ -71,53 +71,53 @@ def failed(oracle, X):
 @pytest.mark.parametrize("function", ["linear", "declared", "prints", "Box.answer"])
 def test_answers_as_the_function_itself(function, key):
     X = key.normal(size=(70, 4, 3))
-    with oracles.isolated(f"black_boxes:{function}", width=3) as oracle:
+    with oracles.isolated(f"users_functions:{function}", width=3) as oracle:
         np.testing.assert_array_equal(oracle.ask(X), X @ np.arange(6.0).reshape(3, 2))
-        assert oracle.ledger.calls == 70 and oracle.name == f"black_boxes:{function}" and oracle.truth is None
+        assert oracle.ledger.calls == 70 and oracle.name == f"users_functions:{function}" and oracle.truth is None
 
 
 def test_the_function_runs_in_another_process_and_is_not_imported_here():
-    with oracles.isolated("black_boxes:process", width=3) as oracle:
+    with oracles.isolated("users_functions:process", width=3) as oracle:
         assert oracle.ask(np.zeros((1, 1, 3))).item() != os.getpid()
-    assert "black_boxes" not in sys.modules
+    assert "users_functions" not in sys.modules
 
 
 def test_float32_crosses_the_pipe(key):
-    with oracles.isolated("black_boxes:float32", width=3, dtype="float32") as oracle:
+    with oracles.isolated("users_functions:float32", width=3, dtype="float32") as oracle:
         assert oracle.ask(key.normal(size=(2, 4, 3))).shape == (2, 4, 2)
 
 
 def test_a_declared_width_is_taken():
-    with oracles.isolated("black_boxes:declared") as oracle:
+    with oracles.isolated("users_functions:declared") as oracle:
         assert oracle.width == 3
 
 
 def test_says_what_the_child_raised_and_goes_on():
-    with oracles.isolated("black_boxes:raises", width=3) as oracle:
+    with oracles.isolated("users_functions:raises", width=3) as oracle:
         for _ in range(2):
             assert "ArithmeticError: no answer today" in failed(oracle, np.zeros((1, 1, 3)))
 
 
 def test_objects_do_not_cross_the_pipe():
-    with oracles.isolated("black_boxes:objects", width=3) as oracle:
+    with oracles.isolated("users_functions:objects", width=3) as oracle:
         assert "Object arrays cannot be saved" in failed(oracle, np.zeros((1, 1, 3)))
 
 
 def test_says_so_when_the_child_dies():
-    with oracles.isolated("black_boxes:dies", width=3) as oracle:
+    with oracles.isolated("users_functions:dies", width=3) as oracle:
         assert "the child process ended with exit code 7" in failed(oracle, np.zeros((1, 1, 3)))
         assert "was closed" in failed(oracle, np.zeros((1, 1, 3)))
 
 
 def test_says_so_when_asked_after_closing():
-    oracle = oracles.isolated("black_boxes:linear", width=3)
+    oracle = oracles.isolated("users_functions:linear", width=3)
     oracle.close()
     oracle.close()
     assert "the child process was closed" in failed(oracle, np.zeros((1, 1, 3)))
 
 
 def test_the_child_ends_with_its_oracle():
-    oracle = oracles.isolated("black_boxes:linear", width=3)
+    oracle = oracles.isolated("users_functions:linear", width=3)
     process = oracle._child._process
     del oracle
     assert process.poll() == 0
@@ -126,7 +126,7 @@ def test_the_child_ends_with_its_oracle():
 def test_the_child_is_closed_after_an_interrupt(monkeypatch):
     from attnlearn.data import _child
 
-    oracle = oracles.isolated("black_boxes:linear", width=3)
+    oracle = oracles.isolated("users_functions:linear", width=3)
 
     def interrupted(pipe):
         raise KeyboardInterrupt
@@ -152,10 +152,10 @@ def test_a_child_that_does_not_end_is_killed(tmp_path, monkeypatch):
     ("name", "width", "message"),
     [
         ("nowhere:linear", 3, "ModuleNotFoundError: No module named 'nowhere'"),
-        ("black_boxes:missing", 3, "AttributeError: .*missing"),
-        ("black_boxes", 3, "wanted 'module:function', got 'black_boxes'"),
-        ("black_boxes:linear", None, "the width of 'black_boxes:linear' is not known: give width="),
-        ("black_boxes:linear", 0, "width must be at least 1"),
+        ("users_functions:missing", 3, "AttributeError: .*missing"),
+        ("users_functions", 3, "wanted 'module:function', got 'users_functions'"),
+        ("users_functions:linear", None, "the width of 'users_functions:linear' is not known: give width="),
+        ("users_functions:linear", 0, "width must be at least 1"),
     ],
 )
 def test_refuses_a_function_that_cannot_be_asked(make, name, width, message):
@@ -170,6 +170,6 @@ def test_refuses_a_module_whose_import_ends_the_child():
 
 def test_a_function_by_name_is_asked_in_this_process(key):
     X = key.normal(size=(2, 4, 3))
-    oracle = oracles.from_function("black_boxes:declared", max_queries=2)
+    oracle = oracles.from_function("users_functions:declared", max_queries=2)
     np.testing.assert_array_equal(oracle.ask(X), X @ np.arange(6.0).reshape(3, 2))
-    assert oracle.width == 3 and oracle.remaining == 0 and oracle.name == "black_boxes:declared"
+    assert oracle.width == 3 and oracle.remaining == 0 and oracle.name == "users_functions:declared"

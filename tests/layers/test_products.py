@@ -57,6 +57,7 @@ def test_the_derivative_is_that_of_the_outputs(key, slots):
         np.testing.assert_allclose(jacobian.outputs(), layer(X), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", SLOTS)
 def test_circuits_have_the_jacobian_that_jax_finds(key, slots):
     layer = a_layer(key, slots, rank=None)
@@ -88,6 +89,7 @@ def test_the_transpose_is_adjoint(key, slots):
         assert abs(np.vdot(change, rows) - inner(tangent, back)) < 1e-12 * norm(change) * norm(rows)
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing_but_rounding(key):
     layer = a_layer(key)
     X, rows = key.standard_normal((7, TOKENS, WIDTH)), key.standard_normal((7, TOKENS, WIDTH_OUT))
@@ -99,6 +101,7 @@ def test_chunks_change_nothing_but_rounding(key):
             np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_single_precision_products_agree_to_single_precision(key):
     layer = a_layer(key)
     jacobian = linearise(layer, layer.slots, key.standard_normal((4, TOKENS, WIDTH)))

@@ -19,6 +19,7 @@ def same(a, b, atol=ROUNDING):
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=atol, rtol=0)
 
 
+@pytest.mark.slow
 @given(planted.SEEDS, planted.SHAPES, planted.MASKS, strategies.booleans())
 def test_canonical_is_one_for_all_gauges_keeps_the_function_and_is_idempotent(seed, shape, mask, with_constant):
     layer = planted.layer(seed, shape, mask)

@@ -44,6 +44,7 @@ def test_learns_an_easy_layer():
     assert learned.cost.compile_seconds > 0 and learned.cost.seconds > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_tokens, calls", [(None, 8 + 40 * 8), (203, 50)])
 def test_asks_what_its_formula_says(key, max_tokens, calls):
     oracle = QueryOracle(easy_layer(), 4)
@@ -87,6 +88,7 @@ def test_the_best_student_is_kept_not_the_last(key):
     assert errors[-1, 1] < errors[0, 1] < math.inf
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_layer_whatever_the_setting():
     slots = Slots(mask=Causal())
     learner = GradientDescent(

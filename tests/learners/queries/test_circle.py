@@ -68,4 +68,4 @@ def test_says_so_when_an_answer_breaks_everywhere(key):
     box = Box(al.QueryOracle(black_boxes.weighting(LAYER, rippled), WIDTH))
     with pytest.raises(Stop, match="breaks in .* places: more than heads explain") as caught:
         learn_jumps(box, affine_of(LAYER), key)
-    assert caught.value.status is Status.NOT_ATTENTION
+    assert caught.value.status is Status.HEADS_UNRESOLVED

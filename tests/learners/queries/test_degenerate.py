@@ -180,6 +180,7 @@ def random_degenerate(seed):
     return layer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(24))
 def test_recovered_means_a_small_error_of_the_function(seed):
     layer = random_degenerate(seed)

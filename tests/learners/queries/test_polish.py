@@ -38,6 +38,7 @@ def worst(layer, truth):
     return distance(layer, truth).worst
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", [None, Causal()])
 @pytest.mark.parametrize("biases", [True, False])
 def test_exact_answers_end_at_rounding(key, mask, biases):
@@ -76,6 +77,7 @@ def test_errors_are_proportional_to_the_noise(key, noise):
     assert 0.8 * noise < result.rms_after < noise  # a ninth of the freedom of the answers is spent on the unknowns
 
 
+@pytest.mark.slow
 def test_blocks_of_different_lengths_are_used_together(key):
     truth = a_layer()
     blocks = [design(truth, n, tokens, key) for n, tokens in [(48, 8), (48, 3)]]
@@ -83,6 +85,7 @@ def test_blocks_of_different_lengths_are_used_together(key):
     assert worst(result.layer, truth) < 1e-12
 
 
+@pytest.mark.slow
 def test_heads_of_lower_rank_keep_it(key):
     parts = [Factored.of(random_layer(key, 1, WIDTH, head_dim=rank)).layer() for rank in (2, 4)]
     truth = AttentionLayer(np.concatenate([p.qk for p in parts]), np.concatenate([p.ov for p in parts]))
@@ -96,6 +99,7 @@ def test_heads_of_lower_rank_keep_it(key):
     assert worst(result.layer, truth) < 3e-5
 
 
+@pytest.mark.slow
 def test_full_rank_circuits_need_no_ranks(key):
     truth = random_layer(key, 2, 6)
     X = design(truth, 60, 5, key)

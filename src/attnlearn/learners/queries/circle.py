@@ -69,8 +69,8 @@ def _flips(box: Box, affine: Affine, x: np.ndarray, plane: np.ndarray, start: fl
         if len(left) > MAX_FLIPS:
             raise Stop(
                 Status.HEADS_UNRESOLVED,
-                f"Along a circle of one token the hard answer breaks in {len(left)} places: more than heads explain, or "
-                "some head has scores too small to become hard.",
+                f"Along a circle of one token the hard answer breaks in {len(left)} places: more than heads explain, "
+                "or some head has scores too small to become hard.",
             )
         left, right = np.concatenate([left, middle]), np.concatenate([middle, right])
         at_left, at_right = np.concatenate([at_left, at_middle]), np.concatenate([at_middle, at_right])
