@@ -35,20 +35,8 @@ def learn_values(
     """Returns the OV circuit of every head; stops with `ISOLATION_FAILED` or `OV_SUM_MISMATCH`."""
     isolate = _Isolation(box, atoms, directions)
     epsilon = box.epsilon(isolate.size)
-    length, n, answers = _settle(isolate, key)
-    while True:
-        spectra = np.linalg.svd(answers, compute_uv=False)
-        ranks = [int(np.sum(s > _cut(box, s[0], length, answers.shape[1:]))) for s in spectra]
-        enough = min(box.width, (head_dim or max(ranks)) + oversampling)
-        progress("isolation", len(n), enough)
-        if len(n) >= enough:
-            break
-        more = min(box.width, enough if head_dim else len(n) + (FIRST_BLOCK if len(n) == 2 else BLOCK)) - len(n)
-        fresh = box.rounded(isolate.size * key.standard_normal((more, box.width)))
-        answers = np.concatenate([answers, isolate.difference(fresh, length)], axis=1)
-        n = np.concatenate([n, fresh])
-    ranks = tuple(max(1, min(r, head_dim or r) if box.exact or not head_dim else head_dim) for r in ranks)
-    bases = [np.linalg.svd(a, full_matrices=False)[2][:r] for a, r in zip(answers, ranks, strict=True)]
+    length, probes, bases, spectra = _row_spaces(isolate, head_dim, oversampling, key)
+    ranks = tuple(len(basis) for basis in bases)
     conditioning, weak, uncertain = _weak_directions(bases)
     shared = weak * epsilon < 1e-10 and conditioning * epsilon < WORST and largest(affine.ov_sum) > 0
     ov = _shared_out(affine, bases) if shared else _asked(isolate, bases, length, key)
@@ -56,7 +44,7 @@ def learn_values(
     limit = max(1e-6, 1e5 * epsilon)
     if residual > limit:
         raise Stop(Status.OV_SUM_MISMATCH, f"They miss it by {residual:.1e} (limit {limit:.1e}).")
-    figures = {"ranks": list(ranks), "probes": len(n), "length": length, "sum_residual": residual}
+    figures = {"ranks": list(ranks), "probes": probes, "length": length, "sum_residual": residual}
     figures["conditioning"] = conditioning if shared else None
     return Values(
         ov,
@@ -69,6 +57,32 @@ def learn_values(
         spectra=spectra,
         uncertain=uncertain if shared else None,
     )
+
+
+def _row_spaces(
+    isolate: "_Isolation", head_dim: int | None, oversampling: int, key: np.random.Generator
+) -> tuple[float, int, list[np.ndarray], Float[np.ndarray, "m n"]]:
+    """Length, number of probes, orthonormal bases of every head's outputs and their spectra.
+
+    Probes are added until every rank is seen to end, `oversampling` of them later.
+    """
+    box = isolate.box
+    length, n, answers = _settle(isolate, key)
+    while True:
+        spectra = np.linalg.svd(answers, compute_uv=False)
+        ranks = [int(np.sum(s > _cut(box, s[0], length, answers.shape[1:]))) for s in spectra]
+        enough = min(box.width, (head_dim or max(ranks)) + oversampling)
+        progress("isolation", len(n), enough)
+        if len(n) >= enough:
+            break
+        more = min(box.width, enough if head_dim else len(n) + (FIRST_BLOCK if len(n) == 2 else BLOCK)) - len(n)
+        fresh = box.rounded(isolate.size * key.standard_normal((more, box.width)))
+        answers = np.concatenate([answers, isolate.difference(fresh, length)], axis=1)
+        n = np.concatenate([n, fresh])
+    if head_dim:  # under rounding or noise the spectrum does not show the rank: the given one is taken
+        ranks = [min(r, head_dim) if box.exact else head_dim for r in ranks]
+    bases = [np.linalg.svd(a, full_matrices=False)[2][: max(1, r)] for a, r in zip(answers, ranks, strict=True)]
+    return length, len(n), bases, spectra
 
 
 def _cut(box: Box, largest_value: float, length: float, shape: tuple[int, int]) -> float:

@@ -112,6 +112,8 @@ class _Reader:
             factor = key.uniform(0.3, 3, (n, 1))  # tells heads apart that do not depend on x
             p = self.weights(x, factor * one)
             usable = ((p > 1e-6) & (p < 1 - 1e-6)).all(1)
+            if usable.sum() < len(heads) + 1:
+                raise Stop(Status.HEADS_UNRESOLVED, "Weights read from two tokens lie outside 0 and 1.")
             x, factor, s = x[usable], factor[usable], logit(p[usable])
             above, below = expit(s - np.log(COPIES)), expit(-s - np.log(COPIES))
             answers = moved(self.box, self.affine, x, factor * one, COPIES) / factor

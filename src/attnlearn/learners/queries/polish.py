@@ -96,7 +96,6 @@ def polish(
         tried = _fit(candidate, layer.slots, blocks)
         improved = tried.rms * options.least_gain <= best.rms
         best = min(best, tried, key=lambda fit: fit.rms)
-        progress("polish", steps, options.max_steps)
         if not improved:
             break
     return Polished(best.here.at.layer(layer.slots), before, best.rms, steps, iterations)
@@ -162,6 +161,7 @@ def _step(fit: _Fit, options: PolishOptions) -> tuple[Factored, int]:
         square, last = _dot(slope, slope), square
         direction = _add(slope, square / last, direction)
         used += 1
+        progress("polish", used, options.max_cg)  # of this step
     return jax.tree.map(lambda part: fit.rms * np.asarray(part, np.float64), here.embed(solution)), used
 
 
