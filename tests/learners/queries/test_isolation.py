@@ -51,6 +51,17 @@ def test_its_cost_is_a_formula(key):
     assert box.calls == 5 * round(searches) + (probes - 2 + 1) + (WIDTH + 1)
 
 
+def test_waits_for_a_head_that_first_sits_on_another_token(key):
+    """A head that never looks at the first token answers nothing, exactly and at every length: that is no isolation."""
+    v0 = np.random.default_rng(3).standard_normal(WIDTH)
+    asks, attracts = np.random.default_rng(100).standard_normal((2, WIDTH))
+    attracts -= v0 * (attracts @ v0) / (v0 @ v0)  # leaves the direction towards v0 as it is
+    qk = LAYER.qk.copy()
+    qk[0] += 30 * np.outer(asks, attracts)
+    layer = al.AttentionLayer(qk, LAYER.ov, LAYER.query_bias, LAYER.offset)
+    np.testing.assert_allclose(values(layer, key).ov, layer.ov, atol=1e-12)
+
+
 def test_says_so_when_no_token_isolates_a_head(key):
     elsewhere = directions_of(LAYER, np.random.default_rng(3).standard_normal(WIDTH))
     with pytest.raises(Stop, match="Answers still move by .* times the token length") as caught:

@@ -20,6 +20,7 @@ MAX_LENGTH = 1e6
 FIRST_BLOCK, BLOCK = 14, 16
 DEPENDENT = 5e3  # output spaces whose singular values fall below the largest by this factor nearly depend
 SPARED = 0.1  # part of the outputs that the read-out can do without
+SILENT = 1e-6  # of its atom: a head that answers less sits elsewhere
 WORST = 1e-9  # precision below which the circuits are asked one by one
 
 
@@ -157,17 +158,18 @@ class _Isolation:
 
 
 def _settle(isolate: _Isolation, key: np.random.Generator) -> tuple[float, Rows, np.ndarray]:
-    """The length at which answers are odd in $n$ and no longer move with the length; both tests are needed."""
+    """The length at which all heads answer, oddly in $n$ and no longer moved by the length; each test is needed."""
     n = isolate.box.rounded(isolate.size * key.standard_normal((2, isolate.box.width)))
     length, previous, moved = 4.0, None, np.inf
     while length <= MAX_LENGTH:
         answers = isolate.difference(np.concatenate([n, -n]), length)
         plus, minus = answers[:, :2], answers[:, 2:]
         size = np.abs(plus).max((1, 2))
+        silent = size < SILENT * np.abs(isolate.atoms.atoms).max(1)  # still sits on another token: no answer at all
         limit = max(1e-12, 100 * isolate.box.epsilon(isolate.size) * length)
         if previous is not None:
             moved = _worst(plus - previous, size)
-        if max(_worst(plus + minus, size), moved) < limit:
+        if not silent.any() and max(_worst(plus + minus, size), moved) < limit:
             return length, n, (plus - minus) / 2
         previous, length = plus, 1.6 * length
     raise Stop(Status.ISOLATION_FAILED, f"Answers still move by {moved:.1e} at {length:.0e} times the token length.")

@@ -151,7 +151,9 @@ def learn_circuits(
 ) -> Circuits:
     r"""Returns $[\Theta_i; \beta_i]$ of every head and its rank, from (d + 1) (r + p) + (r + 2p) d logits a head."""
     box, d = reader.box, reader.box.width
-    u = box.rounded(scales.query * np.concatenate([orthogonal_rows(key, d, d), key.standard_normal((1, d))]))
+    rows = orthogonal_rows(key, d, d)
+    # The row that tells the bias lies as far from the plane through the others as its length allows.
+    u = box.rounded(scales.query * np.concatenate([rows, -rows.sum(0, keepdims=True) / np.sqrt(d)]))
     omega, columns, ranks = _columns(reader, u, scales.key, key, (head_dim, oversampling))
     psi = box.rounded(scales.query * key.standard_normal((min(d + 1, max(ranks) + 2 * oversampling), d)))
     basis = box.rounded(scales.key * orthogonal_rows(key, d, d))
