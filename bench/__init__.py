@@ -1,0 +1,14 @@
+"""Benchmarks of attnlearn: data, objectives, solvers, and one module for every question that is measured.
+
+They run from a checkout: `python -m bench NAME`, `python -m bench --list`.
+"""
+
+from bench import against_gradient, degenerate, minilm, precision, random_layers
+
+BENCHMARKS = {
+    "minilm": minilm.BENCHMARK,
+    "random-layers": random_layers.BENCHMARK,
+    "degenerate": degenerate.BENCHMARK,
+    "precision": precision.BENCHMARK,
+    "against-gradient": against_gradient.BENCHMARK,
+}
