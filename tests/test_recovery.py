@@ -55,6 +55,11 @@ def with_positions(X):
 ENDS = {
     "a layer": (ANSWER, Status.RECOVERED, "^$"),
     "a window": (black_boxes.window(ANSWER, 16), Status.NOT_CERTIFIED, "agreement: 32 tokens"),
+    "heads that cancel": (
+        answers(al.AttentionLayer(LAYER.qk[:2], np.stack([LAYER.ov[0], -LAYER.ov[0]]))),
+        Status.READOUT_ILL_CONDITIONED,
+        "OV circuits of 2 heads are dependent",
+    ),
     "a constant": (np.ones_like, Status.OV_DEGENERATE, "stayed within .* of a constant"),
     "slow to harden": (
         black_boxes.weighting(LAYER, black_boxes.slowly_hardening),
