@@ -147,8 +147,8 @@ def _questions(
     """Names of the kinds with their batches (n, k, d), the user's own sequences last."""
     for sequences, tokens, scale in options.mixture:
         X = options.scale * scale * key.standard_normal((sequences, tokens, oracle.width))
-        plural = "s" if tokens > 1 else ""
-        yield f"{tokens} token{plural}, scale {options.scale * scale:g}", [X]
+        kind = f"{tokens} tokens" if tokens > 1 else "1 token, the offset and the sum rule"
+        yield f"{kind}, scale {options.scale * scale:g}", [X]
     if oracle.activations is not None and len(oracle.activations):
         yield "given sequences", [np.asarray(x)[None] for x in oracle.activations]
 
