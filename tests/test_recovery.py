@@ -325,3 +325,37 @@ def test_a_trained_layer_is_recovered(layer, causal, options, calls):
     assert result.cost.calls <= calls
     found = {phase.name: phase.figures for phase in result.phases}
     assert found["qk"]["ranks"] == found["isolation"]["ranks"] == [32] * 12
+
+
+# --- found by reading ------------------------------------------------------------------------------------------------
+
+
+def test_a_head_that_sits_on_itself_is_not_taken_for_a_mask():
+    """Long tokens see themselves alone in every head; a short one asks softly and shows that nothing is hidden."""
+    qk = LAYER.qk + 30 * np.eye(WIDTH)
+    hidden = al.AttentionLayer(qk, LAYER.ov, LAYER.query_bias, LAYER.offset)
+    result = al.recover(al.oracles.from_layer(hidden))
+    assert result.status is Status.RECOVERED, result.evidence
+    assert result.layer.slots == al.Slots()
+
+
+def test_the_certificate_asks_at_the_scale_of_a_learner_that_was_passed():
+    """At scale .01 nothing is known of tokens of size 3; asking there would refuse what was asked for."""
+    learner = al.learners.MultiHeadQueries(scale=0.1)
+    result = recovered_from(ANSWER, learner=learner)
+    assert result.status is Status.RECOVERED, result.evidence
+    assert any("scale 0.3" in statement.name for statement in result.certificate.statements)
+
+
+@pytest.mark.parametrize("given", [np.ones((3, WIDTH + 1)), np.full((3, WIDTH), np.nan), np.ones((0, WIDTH))])
+def test_bad_sequences_of_the_source_are_refused_before_anything_is_asked(given):
+    oracle = al.QueryOracle(ANSWER, WIDTH)
+    oracle.activations = [given]
+    with pytest.raises(ValueError, match="source.activations must be finite arrays"):
+        al.recover(oracle)
+    assert oracle.ledger.calls == 0
+
+
+def test_a_result_prints_in_a_few_lines():
+    result = recovered_from(ANSWER)
+    assert len(repr(result)) < 600

@@ -21,7 +21,7 @@ class Status(enum.Enum):
     READOUT_ILL_CONDITIONED = (
         "The attention weights cannot be read from the answers: too many unknowns or too little precision."
     )
-    BUDGET_EXHAUSTED = "The query budget ran out before the layer was learned."
+    BUDGET_EXHAUSTED = "The query budget ran out before the layer was learned and certified."
     ORACLE_FAILED = "The black box failed: it raised, or answered with a wrong shape, NaN or infinity."
     ORACLE_INCONSISTENT = (
         "The black box contradicts itself: equal questions got answers further apart than its declared noise."

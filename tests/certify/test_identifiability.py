@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from attnlearn.certify import identifiability
-from attnlearn.layers import AttentionLayer, Causal, Slots, gauge_dimension
+from attnlearn.layers import AttentionLayer, Causal, Slots, gauge_dimension, random_layer
 
 
 def gaussian(n=40, k=5, d=4, seed=0):
@@ -200,3 +200,10 @@ def test_refuses_wrong_use():
         identifiability(Slots(), gaussian())
     with pytest.raises(ValueError, match="sum to one"):
         identifiability(Slots(normaliser=lambda scores, visible: scores), gaussian(), heads=1)
+
+
+def test_equal_tokens_show_no_scores():
+    """Where all tokens are one, every weight is as good as another: all of qk and query_bias is free."""
+    layer = random_layer(0, heads=2, width=4)
+    found = identifiability(layer, np.ones((30, 3, 4)))
+    assert found.dimension == found.expected

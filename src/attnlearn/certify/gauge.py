@@ -69,7 +69,7 @@ def gauge(layer: AttentionLayer, X: Float[np.ndarray, "n k d"]) -> tuple[Family,
     hull = Hull.of(X)
     classes = _classes(layer, hull) if X.shape[1] > 1 else [tuple(range(layer.heads))]
     families = [_row_shift(layer, hull), _query_constant(layer, hull), _ov_constant(layer, hull)]
-    for heads in classes:
+    for heads in (heads for heads in classes if heads):
         families.append(_ov_transfer(layer, hull, heads))
         families.append(_unseen_scores(layer, hull, heads) if X.shape[1] > 1 else _all_scores(layer, hull, heads))
     return tuple(family for family in families if family.dimension)
@@ -139,7 +139,8 @@ def _unseen_scores(layer: AttentionLayer, hull: Hull, heads: tuple[int, ...]) ->
         inner = np.einsum("hio,gio->hg", values, values)
         gram = np.einsum("hg,ij->higj", inner, np.eye(p)) + np.einsum("gio,hjo->higj", values, values)
         spectrum, vectors = np.linalg.eigh(gram.reshape(len(heads) * p, len(heads) * p) / 2)
-        null = vectors[:, spectrum < NULL_TOLERANCE].T.reshape(-1, len(heads), p)
+        null = vectors[:, spectrum < NULL_TOLERANCE].T
+        null = null.reshape(len(null), len(heads), p)
         null = null / np.where(np.isfinite(scale), scale, 1.0)[:, None]
     formula = "qk[h] and query_bias[h] of heads whose ov is zero, or equal heads whose ov are parallel"
     return _scores(layer, hull, (heads, null), ("unseen scores", formula))
@@ -147,7 +148,7 @@ def _unseen_scores(layer: AttentionLayer, hull: Hull, heads: tuple[int, ...]) ->
 
 def _all_scores(layer: AttentionLayer, hull: Hull, heads: tuple[int, ...]) -> Family:
     p = len(hull.differences)
-    null = np.eye(len(heads) * p).reshape(-1, len(heads), p)
+    null = np.eye(len(heads) * p).reshape(len(heads) * p, len(heads), p)
     formula = "qk and query_bias: a sequence of one token has the attention weight 1"
     return _scores(layer, hull, (heads, null), ("one token", formula))
 

@@ -157,7 +157,7 @@ class _Jacobian:
         return _flat(self.linear.transpose(vector.reshape(-1, self.tokens, self.shapes[-1][0])))
 
     def dense(self) -> Float[np.ndarray, "outputs parameters"]:
-        size = max(1, CHUNK_BYTES // self.tangent_bytes)
+        size = max(1, CHUNK_BYTES // max(1, self.tangent_bytes))
         matrix, one = np.empty((self.parameters, self.outputs)), np.eye(self.parameters)
         for start in range(0, self.parameters, size):
             matrix[start : start + size] = self.push(one[start : start + size])

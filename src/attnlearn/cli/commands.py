@@ -104,6 +104,8 @@ def recover(
     run = Run(source, learner, seed, given)
     options = _options_of_recover(learner, given if slots is None else given | {"slots": slots})
     layer = None
+    if out is not None:
+        _make_folder(out)
     try:
         with terminal.stages(not (as_json or quiet)):
             result = recover_layer(oracle, seed=seed, **options)
@@ -126,6 +128,14 @@ def _options_of_recover(learner: str, given: dict[str, Any]) -> dict[str, Any]:
     fields = {name: value for name, value in given.items() if name != "rtol"}
     tolerance = {name: value for name, value in given.items() if name == "rtol"}
     return {"learner": open_learner(learner, fields), **tolerance}
+
+
+def _make_folder(folder: Path) -> None:
+    """Before the work, so that a result is never without a place."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {folder} cannot be made a folder: {error.strerror}. Name another one.") from error
 
 
 def _keep(folder: Path, record: records.Record, arrays: dict[str, np.ndarray], layer: AttentionLayer | None) -> Path:

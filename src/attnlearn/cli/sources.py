@@ -85,7 +85,7 @@ def named_values(words: Sequence[str]) -> dict[str, Any]:
         if not (name.isidentifier() and equals):
             raise ValueError(f"--option takes NAME=VALUE, for example economy=true, got {word!r}")
         try:
-            found[name] = json.loads(value)
+            found[name] = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
         except json.JSONDecodeError:
             found[name] = value
     return found
@@ -103,5 +103,5 @@ def _encoder(word: str) -> tuple[str, int] | None:
 
 
 def _refuse_width(word: str, width: int | None) -> None:
-    if width is not None and (".safetensors" in word or word.startswith("minilm")):
+    if width is not None and (".safetensors" in word or re.fullmatch(r"minilm(:\d+)?", word)):
         raise ValueError(f"--width {width} does not go with {word!r}, which has its own width. Leave it out.")

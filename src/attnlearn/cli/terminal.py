@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -52,7 +53,7 @@ def show_result(record: Record, kept: str | None) -> None:
     """The result of a run as a person wants to read it; `kept` is the page that tells more."""
     screen = console()
     colour = "green" if record.recovered else "red"
-    screen.print(f"\n[bold {colour}]{headline(record)}[/]  [dim]{record.source}[/]", soft_wrap=True)
+    screen.print(f"\n[bold {colour}]{headline(record)}[/]  [dim]{escape(record.source)}[/]", soft_wrap=True)
     if not record.recovered:
         screen.print(record.sentence, soft_wrap=True)
         if record.phases:

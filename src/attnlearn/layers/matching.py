@@ -59,6 +59,9 @@ def distance(a: AttentionLayer, b: AttentionLayer, X: Any = None) -> Distance:
     Different numbers of heads after merging, or different slots: all errors are infinite, and `reason` says so.
     Raises `ValueError` for different widths and for a normaliser other than softmax. Cost: $m^2 d^2 + m^3$.
     """
+    for layer in (a, b):
+        if not isinstance(layer, AttentionLayer):
+            raise TypeError(f"a distance is between two layers, got {type(layer).__name__}: did a run end without one?")
     if (a.width, a.width_out) != (b.width, b.width_out):
         raise ValueError(
             f"widths differ: {a.width} -> {a.width_out} against {b.width} -> {b.width_out}; "

@@ -196,6 +196,8 @@ class _Training:
             for rate, errors in zip(self.learner.learning_rates, arrays["held_out_error"].T, strict=True):
                 phases.append(Phase(f"rate {rate:g}", {"held_out_error": [float(error) for error in errors]}))
         if best is None:
+            if status is Status.LEARNED:
+                status, evidence = Status.HEADS_UNRESOLVED, "No rate ended at a finite error on held-out sequences."
             return Learned(None, status, cost, tuple(phases), evidence, arrays)
         found = f"Relative error {best.error:.3g} on held-out sequences, at rate {best.rate:g} after {best.step} steps."
         layer = AttentionLayer(*best.student.circuits(), slots=self.learner.slots)

@@ -276,7 +276,11 @@ def test_a_mask_unlike_the_one_given_is_named(mask, sees):
         ({"scale": 0.0}, "scale must be positive, got 0.0"),
         ({"scale": float("nan")}, "scale must be positive"),
         ({"economy": True}, "economy needs head_dim"),
-        ({"head_dim": 0}, "head_dim must be at least 1, got 0"),
+        ({"head_dim": 0}, "head_dim must be a whole number of at least 1, got 0"),
+        ({"oversampling": 0}, "oversampling must be a whole number of at least 1, got 0"),
+        ({"fill": 1.5}, "fill must lie above 0 and not above 1, got 1.5"),
+        ({"logit_range": ()}, "logit_range must hold positive numbers"),
+        ({"amplitude": float("inf")}, "amplitude must be at least 1"),
         ({"slots": al.Slots(normaliser=lambda scores, visible: scores)}, "logarithm of a softmax"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -296,3 +300,10 @@ def test_nothing_learned_costs_nothing():
     result = learned(LAYER, oracle=oracle)
     assert result.status is Status.ORACLE_FAILED and "ZeroDivisionError" in result.evidence
     assert isinstance(result.cost, Cost) and result.cost.calls == 1  # the question that failed
+
+
+def test_small_steps_need_an_exact_box(key):
+    """A derivative by steps of 1e-4 has no digit left in float32."""
+    oracle = al.QueryOracle(lambda X: X, 4, dtype="float32")
+    with pytest.raises(ValueError, match="bounded takes derivatives by small steps"):
+        al.learners.MultiHeadQueries(bounded=True).learn(oracle, key)

@@ -33,8 +33,9 @@ def _sees_causally(box: Box, affine: Affine, key: np.random.Generator) -> bool:
     nothing, some token moves the answer to another, and it and its mirror image together move it by their full
     values. One of them is a repetition.
     """
-    x, a, b = box.rounded(box.scale * key.standard_normal((3, box.width)))
-    far = box.rounded(10 * a)
+    x, a, b = box.scale * key.standard_normal((3, box.width))
+    # A short token asks softly: it sees itself alone only where a mask hides the others.
+    x, a, b, far = box.rounded(np.stack([x, a / 100, b, 10 * a]))
     long = box.rounded(np.array([x * 3.0, a + b]))
     single = box.ask(long[:, None])[:, 0]
     three = box.ask(np.array([[a, b, x], [b, a, x]]))

@@ -50,7 +50,7 @@ def learn_values(
     return Values(
         ov,
         ranks,
-        precision=epsilon * (weak if shared else 1.0),
+        precision=epsilon * (weak if shared else length),
         logit_size=float(np.linalg.norm(directions.theta, axis=1).max() * np.sqrt(box.width / directions.probes))
         * box.scale,
         bias_size=largest(directions.bias),
@@ -73,7 +73,7 @@ def _row_spaces(
         spectra = np.linalg.svd(answers, compute_uv=False)
         ranks = [int(np.sum(s > _cut(box, s[0], length, answers.shape[1:]))) for s in spectra]
         enough = min(box.width, (head_dim or max(ranks)) + oversampling)
-        progress("isolation", len(n), enough)
+        progress("isolation", min(len(n), enough), enough)
         if len(n) >= enough:
             break
         more = min(box.width, enough if head_dim else len(n) + (FIRST_BLOCK if len(n) == 2 else BLOCK)) - len(n)

@@ -82,14 +82,23 @@ class MultiHeadQueries(AbstractLearner[QueryOracle]):
     polish: bool | None = None
 
     def __check_init__(self):
-        if self.amplitude < 1:
+        if not 1 <= self.amplitude < np.inf:
             raise ValueError(f"amplitude must be at least 1, got {self.amplitude}: it is how much longer tokens may be")
-        if not self.scale > 0:
+        if not 0 < self.scale < np.inf:
             raise ValueError(f"scale must be positive, got {self.scale}: it is the typical size of a token entry")
         if self.economy and self.head_dim is None:
             raise ValueError("economy needs head_dim: without it the sketches must grow until the ranks are seen")
-        if self.head_dim is not None and self.head_dim < 1:
-            raise ValueError(f"head_dim must be at least 1, got {self.head_dim}")
+        for name in ("heads", "head_dim", "oversampling"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if not 0 < self.fill <= 1:
+            raise ValueError(f"fill must lie above 0 and not above 1, got {self.fill}: a part of the output numbers")
+        if not self.logit_range or not all(0 < logit < np.inf for logit in self.logit_range):
+            raise ValueError(f"logit_range must hold positive numbers, got {self.logit_range}")
+        for name in ("economy", "bounded", "polish"):
+            if getattr(self, name) not in (True, False, None):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.slots is not None and not isinstance(self.slots.normaliser, Softmax):
             raise ValueError(
                 f"MultiHeadQueries reads weights through the logarithm of a softmax, got {self.slots.normaliser}"
@@ -99,11 +108,17 @@ class MultiHeadQueries(AbstractLearner[QueryOracle]):
         """Returns the layer behind `source`, or as much of it as could be learned with the status that says why."""
         if self.head_dim is not None and self.head_dim > source.width:
             raise ValueError(f"head_dim is {self.head_dim}, more than the token width {source.width}")
+        if self.bounded and not Box(source).exact:
+            raise ValueError("bounded takes derivatives by small steps: it needs a float64 box without noise")
         journal = Journal(source)
         try:
             self._copy(Box(source, self.scale, self.amplitude), key, journal)
         except Stop as stop:
             return journal.learned(stop.status, stop.evidence)
+        except np.linalg.LinAlgError as error:
+            return journal.learned(
+                Status.READOUT_ILL_CONDITIONED, f"In the stage '{journal.stage_name}' a linear system failed: {error}."
+            )
         except KeyboardInterrupt:
             return journal.learned(Status.INTERRUPTED, f"Stopped in the stage '{journal.stage_name}'.")
         return journal.learned(Status.LEARNED, self._announced(journal.layer))
@@ -229,11 +244,11 @@ def _check(box: Box, layer: AttentionLayer, key: np.random.Generator) -> float:
     """Largest relative error on a few fresh sequences; stops where it shows that heads were merged or missed."""
     tokens = box.scale * key.standard_normal((CHECK_SEQUENCES, CHECK_TOKENS, box.width))
     answers = box.ask(tokens)
-    error = largest(np.asarray(layer(tokens)) - answers) / largest(answers)
+    error = largest(np.asarray(layer(tokens)) - answers) / largest(answers - layer.offset)
     if error > CHECK_RTOL:
         raise Stop(
             Status.HEADS_NEARLY_EQUAL,
             f"The layer put together from {layer.heads} heads misses fresh answers by {error:.1e}: heads too alike to "
-            "be told apart were taken for one, or one was missed.",
+            "be told apart were taken for one, or one was missed, or head_dim was given too small.",
         )
     return error

@@ -188,7 +188,7 @@ def _columns(
         spectra = _spectra(columns)
         # Logits carry the same absolute error in every head, so a uniform head has rank 0 beside the others.
         ranks = tuple(int(np.sum(s > tolerance * max(s[0], 1e-3 * spectra.max()))) for s in spectra)
-        progress("qk", len(omega), min(max(ranks) + oversampling, d))
+        progress("qk", len(omega), max(len(omega), min(max(ranks) + oversampling, d)))
         if head_dim:
             # Under rounding or noise the spectrum does not show the rank: the given one is taken.
             return omega, columns, tuple(min(r, head_dim) if box.exact else head_dim for r in ranks)

@@ -34,6 +34,8 @@ def learn_soft_atoms(box: Box, affine: Affine, key: np.random.Generator, step: f
     answers = ask(x)
     _, spectrum, rows = np.linalg.svd(answers - answers.mean(0), full_matrices=False)
     m = int(np.sum(spectrum > 1e-9 * spectrum[0]))
+    if m == 0 or largest(spectrum) == 0:
+        raise Stop(Status.HEADS_UNRESOLVED, "No head changes its weights between tokens.")
     rows = rows[:m]
 
     directions = key.standard_normal((2 * m, box.width))
