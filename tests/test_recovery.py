@@ -249,6 +249,7 @@ def test_learning_is_in_float64_whatever_the_user_has_set(enabled):
         assert al.distance(result.layer, LAYER).worst < 1e-9
 
 
+@pytest.mark.slow
 def test_a_jax_function_in_float64_is_a_black_box():
     with jax.enable_x64(True):
         qk, ov, bias, offset = (jax.numpy.asarray(a) for a in (LAYER.qk, LAYER.ov, LAYER.query_bias, LAYER.offset))

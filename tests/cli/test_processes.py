@@ -63,6 +63,7 @@ def test_a_black_box_that_raises_is_a_status_and_exit_code_1(place):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_wrong_use_is_exit_code_2_in_one_line_on_standard_error(place):
     done = attnlearn(place, "recover", "boxes:failing")
     assert (done.returncode, done.stdout) == (2, "")

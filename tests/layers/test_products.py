@@ -36,6 +36,7 @@ def both(layer):
     return [layer, Factored.of(layer)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", SLOTS)
 def test_the_derivative_is_that_of_the_outputs(key, slots):
     layer, step = a_layer(key, slots), 1e-5

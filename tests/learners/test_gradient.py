@@ -29,6 +29,7 @@ def test_outputs_of_factors_are_those_of_their_circuits(key, slots):
         np.testing.assert_allclose(outputs(Factored.of(layer), slots, X), layer(X), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_learns_an_easy_layer():
     """One head of width 4: every head found to 2 %; the seed is fixed, so the test is certain."""
     layer = easy_layer()
@@ -76,6 +77,7 @@ def test_an_interrupt_keeps_the_best_student(key):
     assert len(learned.arrays["held_out_error"]) == 10
 
 
+@pytest.mark.slow
 def test_the_best_student_is_kept_not_the_last(key):
     """A rate of 1e3 diverges: its students are worse than any of the small rate, and may be NaN."""
     learner = GradientDescent(

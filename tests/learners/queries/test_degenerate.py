@@ -81,6 +81,7 @@ RESOLVED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "edit, mask",
     [*((edit, None) for edit in RESOLVED), (ignoring_the_query, al.Causal()), (mirrored_beside_uniform, al.Causal())],
