@@ -54,6 +54,12 @@ class Cost:
     seconds: float = 0.0
     compile_seconds: float = 0.0
 
+    @classmethod
+    def between(cls, before: Ledger, after: Ledger, seconds: float, compile_seconds: float = 0.0) -> "Cost":
+        """What was asked from one state of a ledger to a later one, with the time it took."""
+        asked = (after.calls - before.calls, after.tokens - before.tokens, after.scalars - before.scalars)
+        return cls(*asked, seconds, compile_seconds)
+
 
 @dataclass(frozen=True)
 class Statement:

@@ -120,9 +120,8 @@ def fresh_queries(
     what was seen, no more.
 
     **Cost:** `options.questions` sequences (64), and one for each of `activations`, asked with the purpose
-    "certificate". `passed` is decided by agreement on all
-    sequences, given ones too; the statements on conditioning say how well a layer is
-    determined by its answers.
+    "certificate". `passed` is decided by agreement on all sequences, given ones too; the statements on conditioning
+    say how well a layer is determined by its answers.
 
     **Raises:** `Stop` from the oracle (budget, failure, contradiction); `ValueError` where the widths differ.
     """

@@ -23,7 +23,7 @@ from attnlearn.layers.attention import AttentionLayer, Numbers
 from attnlearn.layers.factored import Factored
 from attnlearn.layers.slots import Slots
 from attnlearn.learners._base import AbstractLearner, Learned
-from attnlearn.records import Cost, Ledger, Phase
+from attnlearn.records import Cost, Phase
 
 Data = tuple[np.ndarray, np.ndarray]  # sequences (n, k, d) and answers (n, k, d_out)
 
@@ -94,7 +94,7 @@ class GradientDescent(AbstractLearner[QueryOracle]):
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
         seconds = time.perf_counter() - start - training.compile_seconds
-        cost = _spent(before, source.ledger, seconds, training.compile_seconds)
+        cost = Cost.between(before, source.ledger, seconds, training.compile_seconds)
         return training.outcome(status, evidence, cost)
 
 
@@ -239,13 +239,3 @@ def _train(state, rates, sizes, data, held_out, slots):
         return state, _relative_error(state[0], slots, held_out)
 
     return jax.vmap(train)(state, rates)
-
-
-def _spent(before: Ledger, after: Ledger, seconds: float, compile_seconds: float) -> Cost:
-    return Cost(
-        after.calls - before.calls,
-        after.tokens - before.tokens,
-        after.scalars - before.scalars,
-        seconds,
-        compile_seconds,
-    )

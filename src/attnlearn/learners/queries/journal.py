@@ -47,11 +47,5 @@ class Journal:
         self._phases[-1] = Phase(last.name, {**last.figures, "left_for": str(stop)}, last.calls, last.seconds)
 
     def learned(self, status: Status, evidence: str) -> Learned:
-        before, now = self._before, self._oracle.ledger
-        cost = Cost(
-            now.calls - before.calls,
-            now.tokens - before.tokens,
-            now.scalars - before.scalars,
-            time.perf_counter() - self._start,
-        )
+        cost = Cost.between(self._before, self._oracle.ledger, time.perf_counter() - self._start)
         return Learned(self.layer, status, cost, tuple(self._phases), evidence, self._arrays)
