@@ -87,3 +87,61 @@ def bert_block(tensors, layer, heads, slots, X, epsilon):
         norm = [tensors[f"{start}output.LayerNorm.{part}"] for part in ("weight", "bias")]
         outputs.append(layer_norm(hidden + outer, *norm, epsilon))
     return np.array(outputs)
+
+
+def sees(mask, query, token):
+    """Whether `query` may see `token` under no mask, a causal one or a window."""
+    width = getattr(mask, "width", math.inf)
+    return mask is None or 0 <= query - token < width
+
+
+def row_of_weights(normaliser, scores):
+    """Weights of the visible tokens of one row, by the name of the normaliser."""
+    number = len(scores)
+    one_by_one = {
+        "Sigmoid": lambda s: 1 / (1 + math.exp(-(s - math.log(number)))),
+        "ReLU": lambda s: max(s, 0.0) / number,
+        "Linear": lambda s: s / number,
+        "Erf": lambda s: math.erf(s) / number,
+    }
+    name = type(normaliser).__name__
+    return softmax(np.array(scores)) if name == "Softmax" else np.array([one_by_one[name](s) for s in scores])
+
+
+def answers(layer, X, present, rows):
+    """What is read of one sequence (k, d) of which the tokens `present` are there, a head and two tokens at a time."""
+    there = [t for t in range(len(X)) if present[t]]
+    outputs = np.zeros((len(X), layer.width_out))
+    for query in there:
+        outputs[query] = layer.offset
+        for head in range(layer.heads):
+            seen = [token for token in there if sees(layer.slots.mask, query, token)]
+            scores = [X[query] @ layer.qk[head] @ X[j] + layer.query_bias[head] @ X[j] for j in seen]
+            for weight, token in zip(row_of_weights(layer.slots.normaliser, scores), seen, strict=True):
+                outputs[query] += weight * (X[token] @ layer.ov[head])
+    if rows == "all":
+        return outputs
+    return outputs[there[-1]] if rows == "last" else sum(outputs[t] for t in there) / len(there)
+
+
+def features(X, present, rows, circuits, slots, offset):
+    """Features of what is read of one sequence (k, d), a head and two tokens at a time.
+
+    `circuits`: for each head the dense score matrix (d, d) or with a query bias (d + 1, d), and V (d, s).
+    """
+    there = [t for t in range(len(X)) if present[t]]
+    width = sum(values.shape[1] for _, values in circuits)
+    found = np.zeros((len(X), width + offset))
+    for query in there:
+        seen = [token for token in there if sees(slots.mask, query, token)]
+        start = 0
+        for scores, values in circuits:
+            asking = np.append(X[query], 1.0) if len(scores) > X.shape[1] else X[query]
+            weights = row_of_weights(slots.normaliser, [asking @ scores @ X[j] for j in seen])
+            for weight, token in zip(weights, seen, strict=True):
+                found[query, start : start + values.shape[1]] += weight * (X[token] @ values)
+            start += values.shape[1]
+        found[query, start:] = 1.0
+    if rows == "all":
+        return found
+    return (found[there[-1]] if rows == "last" else sum(found[t] for t in there) / len(there))[None]

@@ -8,7 +8,7 @@ class Status(enum.Enum):
 
     RECOVERED = "Recovered: the layer was learned and its certificate passed."
     LEARNED = "Learned: every stage passed its own checks; no certificate has been asked for yet."
-    NOT_CERTIFIED = "Not certified: the learned layer disagrees with fresh questions to the source."
+    NOT_CERTIFIED = "Not certified: the layer was learned, and a check of its certificate failed."
     OV_DEGENERATE = "The answers do not depend on the tokens, so there is no OV circuit to find."
     CANNOT_SATURATE = (
         "Attention never became hard, however long the tokens: "
@@ -26,6 +26,11 @@ class Status(enum.Enum):
     ORACLE_INCONSISTENT = (
         "The black box contradicts itself: equal questions got answers further apart than its declared noise."
     )
+    TOO_FEW_EXAMPLES = "Too few examples: there are fewer observed numbers than unknowns."
+    STALLED = "Stalled above the noise: no start led to a layer that explains the outputs."
+    NO_AGREEMENT = "No agreement: independent starts ended at different fits, and the noise is not known."
+    WRONG_HEADS = "Wrong number of heads suspected: another number explains the outputs better."
+    NOT_IDENTIFIABLE = "Not identifiable: these inputs do not show the layer."
     NOT_ATTENTION = "The source is not an attention layer of this family."
     INTERRUPTED = "Interrupted: what was learned so far is kept."
 

@@ -9,6 +9,7 @@ from hypothesis import given
 
 import attnlearn as al
 from attnlearn.layers import attention
+from attnlearn.layers.inputs import Inputs
 
 # Sums of a few dozen terms of order one: rounding of some 1e-15.
 ROUNDING = 1e-13
@@ -48,11 +49,11 @@ def test_batch_sizes_compile_only_powers_of_two():
 
     def function(part):
         compiled.append(len(part))
-        return jnp.asarray(part)
+        return jnp.asarray(part.X)
 
     for batch in range(1, 40):
         X = np.zeros((batch, 2, 3))
-        assert attention._in_chunks(function, X, layer.heads).shape == X.shape
+        assert attention._in_chunks(function, Inputs(X), layer.heads).shape == X.shape
     assert set(compiled) == {1, 2, 4, 8, 16, 32, 64}
 
 

@@ -81,3 +81,55 @@ def test_different_slots_are_infinitely_far():
 def test_different_widths_are_refused():
     with pytest.raises(ValueError, match="widths differ: 5 -> 5 against 4 -> 3"):
         al.distance(planted.layer(0, (2, 5, 5)), planted.layer(0, (2, 4, 3)))
+
+
+OTHERS = [al.Sigmoid(), al.ReLU(), al.Linear(), al.Erf()]
+
+
+@pytest.mark.parametrize("normaliser", OTHERS)
+@pytest.mark.parametrize("with_constant", [False, True])
+def test_every_normaliser_has_gauge_copies_at_zero_and_others_not(normaliser, with_constant, key):
+    bare = planted.layer(3)
+    layer = al.AttentionLayer(bare.qk, bare.ov, bare.query_bias, bare.offset, al.Slots(normaliser))
+    X, direction = planted.tokens_with_constant(3) if with_constant else (None, None)
+    copy = random_gauge(layer, key, direction)
+    assert al.distance(copy, layer, X).worst < 1e-12
+    changed = copy.qk.copy()
+    changed[np.argmax(np.linalg.norm(copy.ov, axis=(1, 2)))] += 1e-6 * key.standard_normal((4, 4))
+    moved = al.AttentionLayer(changed, copy.ov, copy.query_bias, copy.offset, copy.slots)
+    assert 1e-8 < al.distance(moved, layer, X).worst < 1e-4
+
+
+def test_linear_layers_are_compared_by_the_sum_over_heads():
+    bare = planted.layer(0, (2, 4, 1))
+    layer = al.AttentionLayer(bare.qk, bare.ov, bare.query_bias, bare.offset, al.Slots(al.Linear()))
+    # With one output, also what is antisymmetric in two values may move: no mix of heads makes this copy.
+    row = np.array([1.0, 2.0, 3.0, 4.0])
+    moved = np.array([np.outer(row, layer.ov[1, :, 0]), -np.outer(row, layer.ov[0, :, 0])])
+    copy = al.AttentionLayer(layer.qk + moved, layer.ov, layer.query_bias, layer.offset, layer.slots)
+    X = planted.tokens(0)
+    np.testing.assert_allclose(copy(X), layer(X), atol=1e-12)
+    errors = al.distance(copy, layer)
+    assert errors.worst < 1e-14
+    assert errors.per_head == errors.permutation == ()
+    assert errors.reason.startswith("Heads of a linear layer are known up to any mix only")
+    double = al.AttentionLayer(layer.qk, 1.5 * layer.ov, layer.query_bias, layer.offset, layer.slots)
+    np.testing.assert_allclose(_parts(al.distance(double, layer)), [0.5, 0.5, 0.5, 0])
+
+
+def _parts(errors):
+    return errors.qk, errors.ov, errors.query_bias, errors.offset
+
+
+def test_the_sign_of_an_erf_head_is_free_in_every_pair():
+    bare = planted.layer(0)
+    layer = al.AttentionLayer(bare.qk, bare.ov, bare.query_bias, bare.offset, al.Slots(al.Erf()))
+    mark = np.cos(np.arange(1, 21)).reshape(5, 4)
+    qk, bias = layer.qk.copy(), layer.query_bias.copy()
+    for head in range(2):  # marks within 1e-9 of 0: the sign of the canonical form is chance
+        excess = (np.vdot(qk[head], mark[:4]) + bias[head] @ mark[4] - 1e-9) / np.vdot(mark, mark)
+        qk[head] -= excess * mark[:4]
+        bias[head] -= excess * mark[4]
+    near = al.AttentionLayer(qk, layer.ov, bias, layer.offset, layer.slots)
+    other = al.AttentionLayer(qk - 1e-8 * np.sign(mark[:4]), layer.ov, bias, layer.offset, layer.slots)
+    assert al.distance(other, near).worst < 1e-7

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from attnlearn._types import float64
-from attnlearn.layers.attention import AttentionLayer, forward, random_layer
+from attnlearn.layers.attention import AttentionLayer, answers, random_layer
 from attnlearn.layers.factored import Factored
+from attnlearn.layers.inputs import Inputs
 from attnlearn.layers.products import Circuits, linearise
-from attnlearn.layers.slots import Causal, Slots
+from attnlearn.layers.slots import Causal, Erf, Sigmoid, Slots, Window
 
 HEADS, WIDTH, WIDTH_OUT, RANK, TOKENS = 3, 8, 5, 4, 5
 SLOTS = [Slots(), Slots(mask=Causal())]
@@ -70,7 +71,7 @@ def test_circuits_have_the_jacobian_that_jax_finds(key, slots):
     @float64
     def expected():
         at = layer.qk, layer.ov, layer.query_bias, layer.offset
-        full = jax.jacfwd(lambda parameters: forward(*parameters, slots, X))(at)
+        full = jax.jacfwd(lambda parameters: answers(*parameters, slots, Inputs(X)))(at)
         return sum(np.tensordot(part, change, change.ndim) for part, change in zip(full, tangent, strict=True))
 
     wanted = expected()
@@ -122,3 +123,30 @@ def test_a_constant_on_every_score_of_a_row_changes_nothing(key):
     unseen[:, :, 0] = key.standard_normal((HEADS, WIDTH))
     change = jacobian.apply(jacobian.zero._replace(qk=unseen))
     assert np.abs(np.asarray(change)).max() < 1e-13
+
+
+# Padding at the end, in front, in the middle, and none.
+PRESENT = np.array([[1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [1, 0, 1, 1, 0], [1, 1, 1, 1, 1]], bool)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", ["all", "last", "mean"])
+@pytest.mark.parametrize("slots", [Slots(mask=Causal()), Slots(Sigmoid()), Slots(Erf(), Window(2))])
+def test_padding_rows_and_other_normalisers_have_the_jacobian_that_jax_finds(key, slots, rows):
+    layer = a_layer(key, slots, rank=None)
+    inputs = Inputs(key.standard_normal((4, TOKENS, WIDTH)), PRESENT, rows)
+    jacobian = linearise(layer, slots, inputs, chunk=3)  # the last chunk is padded
+    tangent = random_like(jacobian.zero, key)
+
+    @float64
+    def expected():
+        at = Circuits(layer.qk, layer.ov, layer.query_bias, layer.offset)
+        return map(np.asarray, jax.jvp(lambda parameters: answers(*parameters, slots, inputs), (at,), (tangent,)))
+
+    outputs, wanted = expected()
+    np.testing.assert_allclose(np.asarray(jacobian.outputs()), outputs, atol=1e-12)
+    change = np.asarray(jacobian.apply(tangent))
+    assert np.abs(change - wanted).max() < 1e-12 * np.abs(wanted).max()
+    rows_back = key.standard_normal(change.shape)
+    back = jacobian.transpose(rows_back)
+    assert abs(np.vdot(change, rows_back) - inner(tangent, back)) < 1e-12 * norm(change) * norm(rows_back)

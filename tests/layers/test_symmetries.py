@@ -10,6 +10,7 @@ from hypothesis import given, strategies
 
 import attnlearn as al
 from attnlearn.layers import attention, constant_direction, gauge_dimension, random_gauge
+from attnlearn.layers.inputs import Inputs
 
 ROUNDING = 1e-12  # gauge steps of order one, divided by |a|^2 of a Gaussian direction
 
@@ -118,7 +119,8 @@ def test_other_normalisers_are_refused():
 
 @eqx.filter_jit
 def jacobian(parameters, slots, X):
-    return jax.jacfwd(lambda p: attention.forward(p["qk"], p["ov"], p["query_bias"], p["offset"], slots, X))(parameters)
+    arguments = ("qk", "ov", "query_bias", "offset")
+    return jax.jacfwd(lambda p: attention.answers(*(p[name] for name in arguments), slots, Inputs(X)))(parameters)
 
 
 def tokens_of_kind(kind, d):
@@ -145,3 +147,79 @@ def test_nullity_of_the_jacobian_is_the_gauge_dimension(shape, kind, mask):
         assert nullity == gauge_dimension(layer, X, query_bias=query_bias, offset=offset)
         if kind != "generic":
             assert nullity == m * d + (m - 1) * d_out + query_bias * m * d + offset * d_out
+
+
+OTHERS = [al.Sigmoid(), al.ReLU(), al.Linear(), al.Erf()]
+
+
+def with_normaliser(layer, normaliser):
+    return al.AttentionLayer(layer.qk, layer.ov, layer.query_bias, layer.offset, al.Slots(normaliser, layer.slots.mask))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("normaliser", OTHERS)
+@pytest.mark.parametrize("with_constant", [False, True])
+def test_every_normaliser_has_one_form_for_all_gauges(normaliser, with_constant, key):
+    layer = with_normaliser(planted.layer(3), normaliser)
+    X, direction = planted.tokens_with_constant(3) if with_constant else (planted.tokens(3), None)
+    given_tokens = X if with_constant else None
+    other, form = random_gauge(layer, key, direction), al.canonical(layer, given_tokens)
+    np.testing.assert_allclose(other(X), layer(X), atol=1e-12)  # mixes of condition below 10, directions of order one
+    np.testing.assert_allclose(form(X), layer(X), atol=1e-12)
+    same(al.canonical(other, given_tokens), form)
+    same(al.canonical(form, given_tokens), form)
+    assert other.heads == 4 and form.heads == 2
+    assert form.query_bias.any() != with_constant
+
+
+def test_the_rules_of_the_forms():
+    layer = planted.layer(0)
+    relu = al.canonical(with_normaliser(layer, al.ReLU()))
+    sizes = np.square(relu.qk).sum(axis=(1, 2)) + np.square(relu.query_bias).sum(axis=1)
+    np.testing.assert_allclose(sizes, np.square(relu.ov).sum(axis=(1, 2)))
+    linear = al.canonical(with_normaliser(layer, al.Linear()))
+    assert abs(np.vdot(linear.ov[0], linear.ov[1])) < ROUNDING
+    assert abs(np.vdot(linear.qk[0], linear.qk[1]) + linear.query_bias[0] @ linear.query_bias[1]) < ROUNDING
+    erf = al.canonical(with_normaliser(layer, al.Erf()))
+    entries = np.concatenate([erf.qk, erf.query_bias[:, None]], axis=1).reshape(2, -1)
+    assert (entries @ np.cos(np.arange(1, 21)) > 0).all()
+
+
+@pytest.mark.parametrize("normaliser", OTHERS)
+def test_heads_without_weights_vanish_where_zero_scores_have_none(normaliser):
+    bare = planted.layer(0)
+    layer = al.AttentionLayer(bare.qk * np.array([1.0, 0.0])[:, None, None], bare.ov, slots=al.Slots(normaliser))
+    assert al.canonical(layer).heads == (2 if isinstance(normaliser, al.Sigmoid) else 1)
+
+
+def test_opposite_and_parallel_heads_merge_where_the_normaliser_hides_it():
+    one = planted.layer(0, (1, 4, 3))
+    factors = np.array([1.0, -2.0, 3.0])[:, None, None]
+    for normaliser, heads in ((al.Sigmoid(), 3), (al.ReLU(), 2), (al.Linear(), 1), (al.Erf(), 3)):
+        layer = al.AttentionLayer(one.qk * factors, np.repeat(one.ov, 3, axis=0), slots=al.Slots(normaliser))
+        assert al.canonical(layer).heads == heads
+    pair = al.AttentionLayer(one.qk * factors[:2] / abs(factors[:2]), np.repeat(one.ov, 2, 0), slots=al.Slots(al.Erf()))
+    assert al.canonical(pair).heads == 0
+
+
+def test_token_types_are_refused_where_they_hide_more():
+    layer = with_normaliser(planted.layer(0), al.Sigmoid())
+    for function in (al.canonical, gauge_dimension):
+        with pytest.raises(ValueError, match="only 4 distinct tokens; of such a layer with Sigmoid they show only one"):
+            function(layer, np.eye(4))
+    assert al.canonical(planted.layer(0), np.eye(4)).heads == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("normaliser", OTHERS)
+@pytest.mark.parametrize("kind", ["generic", "constant"])
+@pytest.mark.parametrize("shape", [(2, 4, 3), (2, 4, 1)])
+def test_nullity_is_the_gauge_dimension_for_every_normaliser(normaliser, kind, shape):
+    layer, X = with_normaliser(planted.layer(1, shape), normaliser), tokens_of_kind(kind, 4)
+    with jax.enable_x64(True):
+        parts = jacobian({name: getattr(layer, name) for name in ("qk", "ov", "query_bias", "offset")}, layer.slots, X)
+    matrix = np.concatenate([np.asarray(part).reshape(-1, part[0, 0, 0].size) for part in parts.values()], axis=1)
+    singular = np.linalg.svd(matrix, compute_uv=False)
+    nullity = (singular < 1e-11 * singular[0]).sum()
+    assert nullity == (singular < 1e-5 * singular[0]).sum()
+    assert nullity == gauge_dimension(layer, X)

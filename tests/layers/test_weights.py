@@ -183,8 +183,8 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
     ("slots", "message"),
     [
         ('{"gate": null}', r"unknown slots \['gate'\]"),
-        ('{"mask": {"name": "Window", "fields": {"width": 3}}}', "unknown mask 'Window'"),
-        ('{"mask": {"kind": "Window"}}', r"names no slots that can be read: KeyError\('name'\)"),
+        ('{"mask": {"name": "Sink", "fields": {"logit": 3}}}', "unknown mask 'Sink'"),
+        ('{"mask": {"kind": "Sink"}}', r"names no slots that can be read: KeyError\('name'\)"),
         ("{", "names no slots that can be read: JSONDecodeError"),
     ],
 )

@@ -3,7 +3,19 @@
 from attnlearn.layers.attention import AttentionLayer, random_layer
 from attnlearn.layers.factored import Factored
 from attnlearn.layers.matching import Distance, HeadDistance, distance
-from attnlearn.layers.slots import AbstractMask, AbstractNormaliser, Causal, Slots, Softmax
+from attnlearn.layers.slots import (
+    AbstractMask,
+    AbstractNormaliser,
+    Causal,
+    Erf,
+    Linear,
+    ReLU,
+    Sigmoid,
+    Slots,
+    Softmax,
+    Symmetry,
+    Window,
+)
 from attnlearn.layers.symmetries import canonical, constant_direction, gauge_dimension, random_gauge
 from attnlearn.layers.weights import Projections
 
@@ -13,11 +25,17 @@ __all__ = [
     "AttentionLayer",
     "Causal",
     "Distance",
+    "Erf",
     "Factored",
     "HeadDistance",
+    "Linear",
     "Projections",
+    "ReLU",
+    "Sigmoid",
     "Slots",
     "Softmax",
+    "Symmetry",
+    "Window",
     "canonical",
     "constant_direction",
     "distance",

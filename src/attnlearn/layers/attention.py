@@ -6,6 +6,7 @@ One formula, `weights` and `forward`, in JAX for whoever differentiates; `Attent
 arrays for users and runs the same formula in float64, chunk by chunk.
 """
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -19,42 +20,38 @@ from jaxtyping import Float
 
 from attnlearn._types import float64
 from attnlearn.layers import weights as _weights
+from attnlearn.layers.inputs import Inputs, Numbers, Rows
 from attnlearn.layers.slots import Slots
 from attnlearn.layers.weights import Projections, as_float64
-
-Numbers = np.ndarray | jax.Array
 
 CHUNK_SCALARS = 2**24  # numbers in the intermediate arrays of one chunk of a forward pass: 128 MiB
 
 
 def weights(
-    qk: Float[Numbers, "heads d d"],
-    query_bias: Float[Numbers, "heads d"],
-    slots: Slots,
-    X: Float[Numbers, "*batch k d"],
-) -> Float[jax.Array, "*batch heads k k"]:
-    """Attention weights of every head; row $t$ holds what token $t$ gives to each token. Pure JAX."""
-    queries = jnp.einsum("...td,mde->...mte", X, qk)
+    qk: Float[Numbers, "heads d d"], query_bias: Float[Numbers, "heads d"], slots: Slots, inputs: Inputs
+) -> Float[jax.Array, "n heads r k"]:
+    """Attention weights of every head; row $t$ holds what the asking token $t$ gives to each token. Pure JAX."""
+    queries = jnp.einsum("ntd,mde->nmte", inputs.queries(), qk)
     queries = queries + jnp.broadcast_to(query_bias[:, None, :], queries.shape)
-    scores = jnp.einsum("...mte,...je->...mtj", queries, X)
-    return slots.normaliser(scores, jnp.broadcast_to(slots.visible(X.shape[-2]), scores.shape))
+    scores = jnp.einsum("nmte,nje->nmtj", queries, inputs.X)
+    return slots.normaliser(scores, jnp.broadcast_to(inputs.visible(slots)[:, None], scores.shape))
 
 
-def forward(
+def answers(
     qk: Float[Numbers, "heads d d"],
     ov: Float[Numbers, "heads d d_out"],
     query_bias: Float[Numbers, "heads d"],
     offset: Float[Numbers, " d_out"],
     slots: Slots,
-    X: Float[Numbers, "*batch k d"],
-) -> Float[jax.Array, "*batch k d_out"]:
-    """Outputs of the layer. Pure JAX."""
-    mixed = jnp.einsum("...mtj,...jd->...mtd", weights(qk, query_bias, slots, X), X)
-    outputs = jnp.einsum("...mtd,mde->...te", mixed, ov)
-    return outputs + jnp.broadcast_to(offset, outputs.shape)
+    inputs: Inputs,
+) -> Float[jax.Array, "n read d_out"]:
+    """Outputs of the layer in the rows that are read. Pure JAX."""
+    mixed = jnp.einsum("nmtj,njd->nmtd", weights(qk, query_bias, slots, inputs), inputs.X)
+    outputs = jnp.einsum("nmtd,mde->nte", mixed, ov)
+    return inputs.read(outputs + jnp.broadcast_to(offset, outputs.shape))
 
 
-_forward_compiled = eqx.filter_jit(forward)
+_answers_compiled = eqx.filter_jit(answers)
 _weights_compiled = eqx.filter_jit(weights)
 
 
@@ -103,19 +100,29 @@ class AttentionLayer(eqx.Module):
         """Numbers in an output row."""
         return self.ov.shape[2]
 
-    def __call__(self, X: Any) -> Float[Numbers, "*batch k d_out"]:
-        """Outputs for tokens `X` (..., k, d), in NumPy float64; inside a JAX transformation, in JAX."""
-        arguments = self.qk, self.ov, self.query_bias, self.offset, self.slots
-        if _traced((self, X)):
-            return forward(*arguments, X)
-        return _in_chunks(lambda part: _forward_compiled(*arguments, part), self._tokens(X), self.heads)
+    def __call__(self, X: Any, mask: Any = None, rows: Rows = "all") -> Float[Numbers, "*batch_and_rows d_out"]:
+        """Outputs for tokens `X` (..., k, d), in NumPy float64; inside a JAX transformation, in JAX.
 
-    def maps(self, X: Any) -> Float[Numbers, "*batch heads k k"]:
+        `mask` (..., k) says which tokens are there (`None`: all); the outputs of absent ones are 0. `rows`: `"all"`
+        gives (..., k, d_out); the output of the `"last"` token, or the `"mean"` over the tokens, (..., d_out).
+        """
+        inputs, batch = self._inputs(X, mask, rows)
+        arguments = self.qk, self.ov, self.query_bias, self.offset, self.slots
+        if _traced((self, inputs)):
+            outputs = answers(*arguments, inputs)
+        else:
+            outputs = _in_chunks(lambda part: _answers_compiled(*arguments, part), inputs, self.heads)
+        return outputs.reshape(*batch, *outputs.shape[1:] if rows == "all" else outputs.shape[2:])
+
+    def maps(self, X: Any, mask: Any = None) -> Float[Numbers, "*batch heads k k"]:
         """Attention weights for tokens `X` (..., k, d), in NumPy float64; inside a JAX transformation, in JAX."""
+        inputs, batch = self._inputs(X, mask, "all")
         arguments = self.qk, self.query_bias, self.slots
-        if _traced((self, X)):
-            return weights(*arguments, X)
-        return _in_chunks(lambda part: _weights_compiled(*arguments, part), self._tokens(X), self.heads)
+        if _traced((self, inputs)):
+            found = weights(*arguments, inputs)
+        else:
+            found = _in_chunks(lambda part: _weights_compiled(*arguments, part), inputs, self.heads)
+        return found.reshape(*batch, *found.shape[1:])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the layer as one safetensors file, the slots in its metadata. `load` reads it back bit by bit."""
@@ -164,11 +171,22 @@ class AttentionLayer(eqx.Module):
         """
         return _weights.from_circuits(self.qk, self.ov, self.query_bias, self.offset, head_dim)
 
-    def _tokens(self, X: Any) -> Float[np.ndarray, "*batch k d"]:
-        tokens = as_float64("X", X)
+    def _inputs(self, X: Any, mask: Any, rows: Rows) -> tuple[Inputs, tuple[int, ...]]:
+        """Checked sequences in one batch dimension, and the batch dimensions that they had."""
+        tokens = X if isinstance(X, jax.core.Tracer) else as_float64("X", X)
         if tokens.ndim < 2 or tokens.shape[-1] != self.width or tokens.shape[-2] == 0:
             raise ValueError(f"X has shape {tokens.shape}, wanted (..., k, {self.width}) with k of at least 1 token")
-        return tokens
+        *batch, k, d = tokens.shape
+        n = math.prod(batch)
+        if mask is not None:
+            mask = np.asarray(mask)
+            if mask.shape != (*batch, k) or mask.dtype != bool or not mask.any(axis=-1).all():
+                raise ValueError(
+                    f"mask has shape {mask.shape} and type {mask.dtype}, wanted {(*batch, k)} of bool "
+                    "with at least one token in every sequence"
+                )
+            mask = mask.reshape(n, k)
+        return Inputs(tokens.reshape(n, k, d), mask, rows), tuple(batch)
 
 
 def random_layer(
@@ -212,23 +230,24 @@ def _traced(tree: Any) -> bool:
 
 
 @float64
-def _in_chunks(
-    function: Callable[[np.ndarray], jax.Array], X: Float[np.ndarray, "*batch k d"], heads: int
-) -> np.ndarray:
-    """`function` over the sequences of `X`, with memory bounded by `CHUNK_SCALARS` where one sequence fits.
+def _in_chunks(function: Callable[[Inputs], jax.Array], inputs: Inputs, heads: int) -> np.ndarray:
+    """`function` over the sequences, with memory bounded by `CHUNK_SCALARS` where one sequence fits.
 
     Batches are padded to powers of two, so that a length of sequence compiles a dozen programs at most, whatever
     the batch sizes.
     """
-    *batch, tokens, d = X.shape
-    sequences = X.reshape(-1, tokens, d) if X.size else np.zeros((0, tokens, d))
+    n, tokens, d = inputs.X.shape
     most = max(1, CHUNK_SCALARS // (max(heads, 1) * tokens * 2 * (tokens + d)))
     most = 2 ** (most.bit_length() - 1)
     parts = []
-    for start in range(0, max(len(sequences), 1), most):
-        part = sequences[start : start + most]
-        padded = np.zeros((max(1, 2 ** (len(part) - 1).bit_length()), tokens, d))
-        padded[: len(part)] = part
+    for start in range(0, max(n, 1), most):
+        part = inputs[start : start + most]
+        size = max(1, 2 ** (len(part) - 1).bit_length())
+        padded = jax.tree.map(lambda array: _padded(array, size), part)  # noqa: B023 (used at once)
         parts.append(np.asarray(function(padded))[: len(part)])
-    result = np.concatenate(parts)
-    return result.reshape(*batch, *result.shape[1:])
+    return np.concatenate(parts)
+
+
+def _padded(array: np.ndarray, size: int) -> np.ndarray:
+    """`array` with zeros (absent tokens) behind it, `size` long."""
+    return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])

@@ -16,11 +16,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from attnlearn._types import float64
 from attnlearn.layers.attention import AttentionLayer, Numbers
 from attnlearn.layers.factored import Factored
+from attnlearn.layers.inputs import Inputs, as_inputs
 from attnlearn.layers.slots import Slots
 
 SEQUENCES = 32  # in a chunk: matrices of some hundred rows, large enough for their products to run at full speed
@@ -41,12 +42,12 @@ Tangent = TypeVar("Tangent", Factored, Circuits)
 class Pass(eqx.Module):
     """What one forward pass over a chunk leaves behind for its derivative."""
 
-    X: Float[Numbers, "*n k d"]
-    queries: Float[Numbers, "*n heads k r"]
+    inputs: Inputs
+    queries: Float[Numbers, "*n heads q r"]
     keys: Float[Numbers, "*n heads k r"]
     values: Float[Numbers, "*n heads k s"]
-    scores: Float[Numbers, "*n heads k k"]
-    maps: Float[Numbers, "*n heads k k"]
+    scores: Float[Numbers, "*n heads q k"]
+    maps: Float[Numbers, "*n heads q k"]
 
 
 class Linearisation(eqx.Module, Generic[Tangent]):
@@ -72,47 +73,48 @@ class Linearisation(eqx.Module, Generic[Tangent]):
     sequences: int = eqx.field(static=True)
 
     @float64
-    def outputs(self) -> Float[jax.Array, "n k d_out"]:
-        """The layer's outputs."""
+    def outputs(self) -> Float[jax.Array, "n read d_out"]:
+        """The layer's outputs, in the rows that are read."""
         return _flat(_outputs(self.at, self.passes), self.sequences)
 
     @float64
-    def apply(self, tangent: Tangent) -> Float[jax.Array, "n k d_out"]:
+    def apply(self, tangent: Tangent) -> Float[jax.Array, "n read d_out"]:
         """J times a change of the parameters."""
         return _flat(_apply(self.at, self.slots, self.passes, tangent), self.sequences)
 
     @float64
-    def transpose(self, change: Float[Numbers, "n k d_out"]) -> Tangent:
+    def transpose(self, change: Float[Numbers, "n read d_out"]) -> Tangent:
         """J transposed times a change of the outputs."""
-        chunks, sequences = self.passes.X.shape[:2]
+        chunks, sequences = self.passes.inputs.X.shape[:2]
         return _transpose(self.at, self.slots, self.passes, self.zero, _chunked(change, chunks, sequences))
 
     @float64
     def astype(self, dtype: type[np.floating]) -> "Linearisation[Tangent]":
         """The same derivative with its products in another precision."""
-        return jax.tree.map(lambda array: jnp.asarray(array, dtype), self)
+        return jax.tree.map(lambda array: array if array.dtype == bool else jnp.asarray(array, dtype), self)
 
 
 @float64
 def linearise(
-    at: Factored | AttentionLayer, slots: Slots, X: Float[Numbers, "n k d"], chunk: int = SEQUENCES
+    at: Factored | AttentionLayer, slots: Slots, X: Float[Numbers, "n k d"] | Inputs, chunk: int = SEQUENCES
 ) -> Linearisation:
     """J over the sequences `X`: in `Factored` tangents at a `Factored`, in `Circuits` tangents at an `AttentionLayer`.
 
-    `chunk` sequences are worked on at a time; it changes the results by rounding only.
+    `Inputs` say which tokens are there and which rows are read; an array means all. `chunk` sequences are worked on at
+    a time; it changes the results by rounding only.
     """
     if isinstance(at, AttentionLayer):
         factors = Factored.of(at, rtol=np.finfo(float).eps)
         zero = jax.tree.map(jnp.zeros_like, Circuits(at.qk, at.ov, at.query_bias, at.offset))
     else:
         factors, zero = at, jax.tree.map(jnp.zeros_like, at)
-    factors = jax.tree.map(jnp.asarray, factors)
-    chunk = max(1, min(chunk, len(X)))
-    passes = _passes(factors, slots, _chunked(X, -(-len(X) // chunk), chunk))
-    return Linearisation(factors, slots, passes, zero, len(X))
+    factors, inputs = jax.tree.map(jnp.asarray, factors), as_inputs(X)
+    chunk = max(1, min(chunk, len(inputs)))
+    chunked = jax.tree.map(lambda part: _chunked(part, -(-len(inputs) // chunk), chunk), inputs)
+    return Linearisation(factors, slots, _passes(factors, slots, chunked), zero, len(inputs))
 
 
-def _chunked(array: Float[Numbers, "n *rest"], chunks: int, sequences: int) -> Float[jax.Array, "chunks m *rest"]:
+def _chunked(array: Shaped[Numbers, "n *rest"], chunks: int, sequences: int) -> Shaped[jax.Array, "chunks m *rest"]:
     """In chunks of equally many sequences, zeros at the end."""
     padding = [(0, chunks * sequences - len(array))] + [(0, 0)] * (array.ndim - 1)
     return jnp.pad(jnp.asarray(array), padding).reshape(chunks, sequences, *array.shape[1:])
@@ -132,65 +134,70 @@ def _into_heads(X: Float[Numbers, "n k d"], factor: Float[Numbers, "heads d r"])
 
 
 def _from_heads(
-    parts: Float[Numbers, "n heads k s"], outputs: Float[Numbers, "heads s e"]
-) -> Float[jax.Array, "n k e"]:
+    parts: Float[Numbers, "n heads q s"], outputs: Float[Numbers, "heads s e"]
+) -> Float[jax.Array, "n q e"]:
     return jnp.einsum("nmks,mse->nke", parts, outputs)
 
 
 def _times(
-    queries: Float[Numbers, "n heads k r"], keys: Float[Numbers, "n heads k r"]
-) -> Float[Numbers, "n heads k k"]:
+    queries: Float[Numbers, "n heads q r"], keys: Float[Numbers, "n heads k r"]
+) -> Float[Numbers, "n heads q k"]:
     return queries @ jnp.swapaxes(keys, -1, -2)
 
 
-def _weights(slots: Slots, scores: Float[Numbers, "n heads k k"]) -> Float[jax.Array, "n heads k k"]:
-    return slots.normaliser(scores, jnp.broadcast_to(slots.visible(scores.shape[-1]), scores.shape))
+def _weights(slots: Slots, inputs: Inputs, scores: Float[Numbers, "n heads q k"]) -> Float[jax.Array, "n heads q k"]:
+    return slots.normaliser(scores, jnp.broadcast_to(inputs.visible(slots)[:, None], scores.shape))
 
 
 @eqx.filter_jit
-def _passes(at: Factored, slots: Slots, X: Float[jax.Array, "chunks n k d"]) -> Pass:
-    def chunk(X):
-        queries, keys = _into_heads(_extended(X), at.queries), _into_heads(X, at.keys)
+def _passes(at: Factored, slots: Slots, inputs: Inputs) -> Pass:
+    def chunk(inputs):
+        X = inputs.X
+        queries, keys = _into_heads(_extended(inputs.queries()), at.queries), _into_heads(X, at.keys)
         scores = _times(queries, keys)
-        return Pass(X, queries, keys, _into_heads(X, at.values), scores, _weights(slots, scores))
+        return Pass(inputs, queries, keys, _into_heads(X, at.values), scores, _weights(slots, inputs, scores))
 
-    return jax.lax.map(chunk, X)
+    return jax.lax.map(chunk, inputs)
 
 
 @eqx.filter_jit
-def _outputs(at: Factored, passes: Pass) -> Float[jax.Array, "chunks n k d_out"]:
-    return jax.lax.map(lambda one: _plus(at.offset, _from_heads(one.maps @ one.values, at.outputs)), passes)
+def _outputs(at: Factored, passes: Pass) -> Float[jax.Array, "chunks n read d_out"]:
+    def chunk(one):
+        return one.inputs.read(_plus(at.offset, _from_heads(one.maps @ one.values, at.outputs)))
+
+    return jax.lax.map(chunk, passes)
 
 
-def _plus(offset: Float[Numbers, " d_out"], rows: Float[jax.Array, "n k d_out"]) -> Float[jax.Array, "n k d_out"]:
+def _plus(offset: Float[Numbers, " d_out"], rows: Float[jax.Array, "n q d_out"]) -> Float[jax.Array, "n q d_out"]:
     return rows + jnp.broadcast_to(offset, rows.shape)
 
 
-def _change(at: Factored, slots: Slots, one: Pass, tangent: Factored | Circuits) -> Float[jax.Array, "n k d_out"]:
+def _change(at: Factored, slots: Slots, one: Pass, tangent: Factored | Circuits) -> Float[jax.Array, "n read d_out"]:
     """The formula at the head of the file, over one chunk."""
+    X, asking = one.inputs.X, one.inputs.queries()
     if isinstance(tangent, Factored):
-        queries, keys = _into_heads(_extended(one.X), tangent.queries), _into_heads(one.X, tangent.keys)
+        queries, keys = _into_heads(_extended(asking), tangent.queries), _into_heads(X, tangent.keys)
         scores = _times(queries, one.keys) + _times(one.queries, keys)
-        values = one.maps @ _into_heads(one.X, tangent.values)
+        values = one.maps @ _into_heads(X, tangent.values)
         rest = _from_heads(one.maps @ one.values, tangent.outputs)
     else:
-        queries = _into_heads(one.X, tangent.qk)
+        queries = _into_heads(asking, tangent.qk)
         queries = queries + jnp.broadcast_to(tangent.query_bias[:, None, :], queries.shape)
-        scores = _times(queries, jnp.broadcast_to(one.X[:, None], queries.shape))
-        values = jnp.zeros_like(one.values)
-        rest = _from_heads(jnp.einsum("nmkj,njd->nmkd", one.maps, one.X), tangent.ov)
-    maps = jax.jvp(lambda scores: _weights(slots, scores), (one.scores,), (scores,))[1]
-    return _plus(tangent.offset, _from_heads(maps @ one.values + values, at.outputs) + rest)
+        scores = _times(queries, jnp.broadcast_to(X[:, None], (*queries.shape[:2], *X.shape[1:])))
+        values = jnp.zeros((), X.dtype)
+        rest = _from_heads(jnp.einsum("nmkj,njd->nmkd", one.maps, X), tangent.ov)
+    maps = jax.jvp(lambda scores: _weights(slots, one.inputs, scores), (one.scores,), (scores,))[1]
+    return one.inputs.read(_plus(tangent.offset, _from_heads(maps @ one.values + values, at.outputs) + rest))
 
 
 @eqx.filter_jit
-def _apply(at: Factored, slots: Slots, passes: Pass, tangent: Tangent) -> Float[jax.Array, "chunks n k d_out"]:
+def _apply(at: Factored, slots: Slots, passes: Pass, tangent: Tangent) -> Float[jax.Array, "chunks n read d_out"]:
     return jax.lax.map(lambda one: _change(at, slots, one, tangent), passes)
 
 
 @eqx.filter_jit
 def _transpose(
-    at: Factored, slots: Slots, passes: Pass, zero: Tangent, change: Float[jax.Array, "chunks n k d_out"]
+    at: Factored, slots: Slots, passes: Pass, zero: Tangent, change: Float[jax.Array, "chunks n read d_out"]
 ) -> Tangent:
     def add(total, chunk):
         one, rows = chunk

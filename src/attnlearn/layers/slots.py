@@ -6,6 +6,7 @@ A normaliser may also be anybody's callable `(scores, visible) -> weights` over 
 
 import abc
 import dataclasses
+import enum
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -15,14 +16,26 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 
+class Symmetry(enum.Enum):
+    r"""What a head $(\Theta, \beta, W)$ may become, on generic tokens, with the layer's function as it was."""
+
+    NONE = "nothing else"
+    SHIFT = "nothing else; a constant added to a row of scores is not seen, and weights sum to one"
+    SIGN = r"$(-\Theta, -\beta, -W)$"
+    SCALE = r"$(c\Theta, c\beta, W/c)$ with $c > 0$"
+    MIXING = r"any heads with the same sum of $(\Theta, \beta) \otimes W$"
+
+
 class AbstractNormaliser(eqx.Module):
     """Turns scores into attention weights over the last axis.
 
     `simplex` says that the weights of a row sum to one and do not change when a constant is added to its scores.
-    Then key biases cannot be seen, and value biases are seen only through the offset.
+    Then key biases cannot be seen, and value biases are seen only through the offset. `symmetry` says what else its
+    heads hide, `None` that this is not known.
     """
 
     simplex: ClassVar[bool] = False
+    symmetry: ClassVar[Symmetry | None] = None
 
     @abc.abstractmethod
     def __call__(self, scores: Float[Array, "*rows k"], visible: Bool[Array, "*#rows k"]) -> Float[Array, "*rows k"]:
@@ -33,9 +46,51 @@ class Softmax(AbstractNormaliser):
     r"""$p_j = e^{s_j} / \sum_l e^{s_l}$ over the visible tokens."""
 
     simplex: ClassVar[bool] = True
+    symmetry: ClassVar[Symmetry | None] = Symmetry.SHIFT
 
     def __call__(self, scores: Float[Array, "*rows k"], visible: Bool[Array, "*#rows k"]) -> Float[Array, "*rows k"]:
         return jax.nn.softmax(jnp.where(visible, scores, -jnp.inf), axis=-1)
+
+
+class Sigmoid(AbstractNormaliser):
+    r"""$p_j = 1 / (1 + v e^{-s_j})$ for $v$ visible tokens [@ramapuram2024]."""
+
+    symmetry: ClassVar[Symmetry | None] = Symmetry.NONE
+
+    def __call__(self, scores: Float[Array, "*rows k"], visible: Bool[Array, "*#rows k"]) -> Float[Array, "*rows k"]:
+        return jax.nn.sigmoid(jnp.where(visible, scores - jnp.log(_number(visible, scores)), -jnp.inf))
+
+
+class ReLU(AbstractNormaliser):
+    r"""$p_j = \max(s_j, 0) / v$ for $v$ visible tokens [@wortsman2023]."""
+
+    symmetry: ClassVar[Symmetry | None] = Symmetry.SCALE
+
+    def __call__(self, scores: Float[Array, "*rows k"], visible: Bool[Array, "*#rows k"]) -> Float[Array, "*rows k"]:
+        return jax.nn.relu(jnp.where(visible, scores, 0.0)) / _number(visible, scores)
+
+
+class Linear(AbstractNormaliser):
+    r"""$p_j = s_j / v$ for $v$ visible tokens."""
+
+    symmetry: ClassVar[Symmetry | None] = Symmetry.MIXING
+
+    def __call__(self, scores: Float[Array, "*rows k"], visible: Bool[Array, "*#rows k"]) -> Float[Array, "*rows k"]:
+        return jnp.where(visible, scores, 0.0) / _number(visible, scores)
+
+
+class Erf(AbstractNormaliser):
+    r"""$p_j = \mathrm{erf}(s_j) / v$ for $v$ visible tokens."""
+
+    symmetry: ClassVar[Symmetry | None] = Symmetry.SIGN
+
+    def __call__(self, scores: Float[Array, "*rows k"], visible: Bool[Array, "*#rows k"]) -> Float[Array, "*rows k"]:
+        return jax.scipy.special.erf(jnp.where(visible, scores, 0.0)) / _number(visible, scores)
+
+
+def _number(visible: Bool[Array, "*rows k"], scores: Float[Array, "..."]) -> Float[Array, "*rows 1"]:
+    """How many tokens each row sees, in the precision of the scores."""
+    return jnp.sum(visible, axis=-1, keepdims=True, dtype=scores.dtype)
 
 
 class AbstractMask(eqx.Module):
@@ -53,6 +108,20 @@ class Causal(AbstractMask):
         return jnp.tril(jnp.ones((tokens, tokens), bool))
 
 
+class Window(AbstractMask):
+    r"""Token $t$ sees the `width` tokens up to itself, $0 \le t - j <$ `width`."""
+
+    width: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        if self.width < 1:
+            raise ValueError(f"a window must be at least 1 token wide, got {self.width}")
+
+    def __call__(self, tokens: int) -> Bool[Array, "k k"]:
+        back = jnp.arange(tokens)[:, None] - jnp.arange(tokens)[None, :]
+        return (back >= 0) & (back < self.width)
+
+
 class Slots(eqx.Module):
     """The slots of a layer, the same for every head."""
 
@@ -68,8 +137,13 @@ class Slots(eqx.Module):
         """Whether rows of weights sum to one and ignore a constant added to their scores."""
         return getattr(self.normaliser, "simplex", False)
 
+    @property
+    def symmetry(self) -> Symmetry | None:
+        """What a head may become with the function as it was; `None` where the normaliser does not say."""
+        return getattr(self.normaliser, "symmetry", None)
 
-SAVED = {value.__name__: value for value in (Softmax, Causal)}
+
+SAVED = {value.__name__: value for value in (Softmax, Sigmoid, ReLU, Linear, Erf, Causal, Window)}
 
 
 def to_plain(slots: Slots) -> dict[str, Any]:
