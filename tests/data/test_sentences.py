@@ -6,7 +6,7 @@ import pytest
 
 from attnlearn import Slots, pretrained
 from attnlearn.data.bert import Bert
-from attnlearn.data.sentences import activations, corpus
+from attnlearn.data.sentences import activations, corpus, novels
 
 ROUNDING = 1e-12  # two float64 evaluations of one formula in another order
 
@@ -68,3 +68,19 @@ def test_refuses_a_model_without_a_tokenizer(bert_file):
     bert_file.with_name("tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match=r"tokenizer\.json is no readable tokenizer"):
         activations(["a"], 0, Bert(bert_file))
+
+
+def test_the_novels_hold_whole_sentences_that_the_corpus_has_not():
+    sentences = novels()
+    assert len(sentences) == len(set(sentences)) == 600 and not set(sentences) & set(corpus())
+    assert all(sentence.rstrip('"')[-1] in ".?!" for sentence in sentences)
+    _, tokens = activations(sentences[::20], 0)
+    assert all(10 <= len(words) <= 20 and "[UNK]" not in words for words in tokens)
+
+
+def test_the_heads_of_a_layer_side_by_side_are_what_its_output_matrix_gets(bert_file):
+    attention = Bert(bert_file).attention(0)
+    (X,), _ = activations(["a cat sat"], 0, Bert(bert_file))
+    mixed = np.concatenate([attention.head(h)(X[None])[0] for h in range(attention.heads)], axis=-1)
+    expected = attention(X[None])[0]
+    np.testing.assert_allclose(mixed @ attention.output + attention.output_bias, expected, rtol=0, atol=ROUNDING)
