@@ -3,6 +3,7 @@
 import re
 
 import black_boxes
+import equinox
 import jax
 import numpy as np
 import planted
@@ -275,7 +276,7 @@ def test_a_jax_function_in_float32_is_told_to_declare_it():
 @pytest.mark.parametrize(
     "options, error, wanted",
     [
-        ({"head_dims": 4}, TypeError, r"unknown option head_dims; known are rtol, .*amplitude.*head_dim.*scale"),
+        ({"head_dims": 4}, TypeError, "unknown option head_dims; known are amplitude, .*head_dim.*rtol, scale"),
         ({"learner": "x"}, TypeError, "learner must be 'auto' or a learner object, got 'x'"),
         ({"learner": Fixed(LAYER), "heads": 3}, TypeError, "heads: set these as fields of the Fixed"),
         ({"learner": Fixed(LAYER), "amplitude": 2.0}, TypeError, "amplitude: set these as fields of the Fixed"),
@@ -298,6 +299,90 @@ def test_a_source_of_another_type_is_refused(source):
 
     with pytest.raises(Exception, match="QueryOracle"):  # checked annotations of the tests speak first
         al.recover(source)
+
+
+# --- from examples ---------------------------------------------------------------------------------------------------
+
+SMALL = planted.layer(0, (2, 4, 3))
+
+
+def labelled(seed=0, sequences=24):
+    X = planted.tokens(seed, batch=sequences)
+    return al.Examples(X, SMALL(X))
+
+
+class Known(al.learners.AbstractLearner[al.Examples]):
+    """A learner that knows what to answer, and remembers how much it was shown."""
+
+    layer: al.AttentionLayer | None = SMALL
+    status: Status = Status.LEARNED
+    shown: list = equinox.field(default_factory=list)
+
+    def learn(self, source, key):
+        self.shown.append(len(source))
+        cost = al.records.Cost(len(source), 0, 0, 0.0)
+        return al.learners.Learned(self.layer, self.status, cost, evidence="a figure")
+
+
+@pytest.mark.slow
+def test_a_layer_is_recovered_from_examples():
+    examples = labelled()
+    result = al.recover(examples, heads=2)
+    assert result.status is Status.RECOVERED and result.certificate.passed, result.evidence
+    assert al.distance(result.layer, SMALL).worst < 1e-8
+    assert result.ledger is None and result.cost.calls == 24
+    assert {"search", "fit"} <= {phase.name for phase in result.phases}
+    again = al.recover(examples, learner=al.learners.VariableProjection(heads=2))
+    np.testing.assert_array_equal(again.layer.qk, result.layer.qk)
+
+
+@pytest.mark.slow
+def test_examples_may_be_held_out_by_their_share_or_given():
+    learner = Known()
+    share = al.recover(labelled(), learner=learner, held_out=0.25)
+    given = al.recover(labelled(), learner=learner, held_out=labelled(1, 8), delta=0.1)
+    assert learner.shown == [18, 24]
+    for result in (share, given):
+        assert result.status is Status.RECOVERED and "held" in " ".join(s.name for s in result.certificate.statements)
+
+
+def test_examples_that_the_layer_does_not_explain_are_not_certified():
+    wrong = al.AttentionLayer(SMALL.qk, 1.001 * SMALL.ov, SMALL.query_bias, SMALL.offset)
+    result = al.recover(labelled(), learner=Known(wrong))
+    assert result.status is Status.NOT_CERTIFIED and not result.certificate.passed
+    assert re.search("What failed: .* a figure", result.evidence)
+    failed = al.recover(labelled(), learner=Known(wrong, Status.NO_AGREEMENT))
+    assert (failed.status, failed.certificate) == (Status.NO_AGREEMENT, None)
+
+
+@pytest.mark.parametrize(
+    "options, error, wanted",
+    [
+        ({"head_dims": 4}, TypeError, "unknown option head_dims; known are .*delta, .*head_dim, .*held_out, .*slots"),
+        ({"learner": Known(), "heads": 3}, TypeError, "heads: set these as fields of the Known"),
+        ({"learner": Known(), "slots": al.Slots()}, TypeError, "slots: set these as fields of the Known"),
+        ({"learner": al.learners.MultiHeadQueries()}, TypeError, "MultiHeadQueries learns from QueryOracle"),
+        ({"held_out": 3}, TypeError, "held_out must be Examples, or a share between 0 and 1 of the source, got 3"),
+        ({"held_out": 1.5}, ValueError, "a split needs a share between 0 and 1"),
+        (
+            {"held_out": al.Examples(np.ones((2, 3, 5)), np.ones((2, 3, 3)))},
+            ValueError,
+            "held_out maps width 5 to 3, the source 4 to 3",
+        ),
+        ({"rtol": -1.0}, ValueError, "rtol must be positive"),
+        ({"delta": 2.0}, ValueError, "delta must lie between 0 and 1"),
+        ({"noise": -1.0}, ValueError, "noise must be a standard deviation"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_use_of_examples_is_refused_at_the_door(options, error, wanted):
+    with pytest.raises(error, match=wanted):
+        al.recover(labelled(), **options)
+
+
+def test_a_learner_of_examples_is_refused_for_a_box():
+    with pytest.raises(TypeError, match="Known learns from Examples, and source is QueryOracle"):
+        al.recover(al.oracles.from_layer(LAYER), learner=Known())
 
 
 # --- a trained layer -------------------------------------------------------------------------------------------------

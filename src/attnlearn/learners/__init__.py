@@ -2,6 +2,7 @@
 
 from attnlearn.learners._base import AbstractLearner, Learned
 from attnlearn.learners.gradient import GradientDescent
+from attnlearn.learners.least_squares import VariableProjection
 from attnlearn.learners.queries import MultiHeadQueries
 
-__all__ = ["AbstractLearner", "GradientDescent", "Learned", "MultiHeadQueries"]
+__all__ = ["AbstractLearner", "GradientDescent", "Learned", "MultiHeadQueries", "VariableProjection"]
