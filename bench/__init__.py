@@ -1,9 +1,10 @@
 """Benchmarks of attnlearn: data, objectives, solvers, and one module for every question that is measured.
 
-They run from a checkout: `python -m bench NAME`, `python -m bench --list`.
+They run from a checkout: `python -m bench NAME`, `python -m bench --list`. Learning from examples is measured in
+`bench.examples`.
 """
 
-from bench import against_gradient, degenerate, minilm, precision, random_layers
+from bench import against_gradient, degenerate, examples, minilm, precision, random_layers
 
 BENCHMARKS = {
     "minilm": minilm.BENCHMARK,
@@ -11,4 +12,5 @@ BENCHMARKS = {
     "degenerate": degenerate.BENCHMARK,
     "precision": precision.BENCHMARK,
     "against-gradient": against_gradient.BENCHMARK,
+    **examples.BENCHMARKS,
 }

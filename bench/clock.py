@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import jax.monitoring
 import numpy as np
@@ -18,7 +19,7 @@ class Clocked(al.learners.AbstractLearner):
 
     learner: al.learners.AbstractLearner
 
-    def learn(self, source: al.QueryOracle, key: np.random.Generator) -> al.learners.Learned:
+    def learn(self, source: Any, key: np.random.Generator) -> al.learners.Learned:
         with compilations() as spans:
             learned = self.learner.learn(source, key)
         total = learned.cost.seconds + learned.cost.compile_seconds

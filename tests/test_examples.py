@@ -37,6 +37,13 @@ def test_a_larger_budget_never_knows_less(capsys):
 
 
 @pytest.mark.slow
+def test_a_grid_search_finds_heads_and_mask(capsys):
+    out = printed("fit_estimator.py", capsys)
+    assert "heads=2, causal softmax  R2 1.000" in out and out.count("R2 1.000") == 1
+    assert "Recovered" in out and "R2 on new sentences 1.000000" in out
+
+
+@pytest.mark.slow
 def test_every_example_is_run_here():
     source = Path(__file__).read_text()
     assert all(f'"{path.name}"' in source for path in EXAMPLES.glob("*.py"))

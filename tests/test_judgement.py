@@ -124,3 +124,26 @@ def test_measured_spectra_are_kept_and_stage_arrays_only_without_a_layer(truth, 
     assert set(arrays) == set(stage)
     assert record.heads == ()
     assert record.judgement is None
+
+
+def test_the_record_of_examples_counts_them_and_shows_the_first_ones(truth, key):
+    X = key.standard_normal((5, 4, 6)).astype(np.float32)
+    mask = np.arange(4) < np.array([4, 2, 3, 4, 1])[:, None]
+    examples = al.Examples(X, truth(X, mask), mask, truth=truth)
+    cost = records.Cost(len(examples), examples.tokens, examples.scalars, 0.5)
+    record, arrays = record_of(Result(reordered(truth, [2, 0, 1]), cost=cost, ledger=None), examples, RUN)
+    assert (record.examples, record.dtype, record.noise) == (5, "float32", 0.0)
+    assert (record.width, record.width_out, record.ledger) == (6, 6, None)
+    assert record.sentences == (("1", "2", "3", "4"), ("1", "2"), ("1", "2", "3"))
+    assert np.array_equal(arrays["maps_learned_1"], arrays["maps_true_1"])
+    assert record.judgement is not None
+    assert (record.judgement.qk, record.judgement.maps) == (0.0, 0.0)
+    assert records.Record.from_json(record.to_json()) == record
+
+
+def test_long_examples_are_not_shown(truth, key):
+    X = key.standard_normal((2, 30, 6))
+    record, arrays = record_of(Result(truth, ledger=None), al.Examples(X, truth(X)), RUN)
+    assert record.sentences == ()
+    assert record.judgement is None
+    assert set(arrays) == {"spectrum_qk", "spectrum_ov"}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from attnlearn import records
+from attnlearn.data import Examples, QueryOracle
 from attnlearn.layers.attention import AttentionLayer
 from attnlearn.layers.matching import distance
 from attnlearn.layers.symmetries import canonical
@@ -29,12 +30,13 @@ class Run:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def record_of(result: Any, oracle: Any, run: Run) -> tuple[records.Record, dict[str, np.ndarray]]:
-    """The record of `result`, which `recover` returned for `oracle`, and the arrays that belong beside it.
+def record_of(result: Any, source: QueryOracle | Examples, run: Run) -> tuple[records.Record, dict[str, np.ndarray]]:
+    """The record of `result`, which `recover` returned for `source`, and the arrays that belong beside it.
 
-    Where `oracle.truth` is a layer, the learned layer is judged by `distance` and by its attention maps on the first
-    short ones of `oracle.activations`, arrays (k, d) with their word pieces in `oracle.tokens`.
+    Where `source.truth` is a layer, the learned layer is judged by `distance` and by its attention maps on a few
+    short sequences: of an oracle's `activations`, arrays (k, d) with their word pieces in `tokens`, or of the examples.
     """
+    examples = isinstance(source, Examples)
     record = records.Record(
         source=run.source,
         status=result.status.name,
@@ -43,10 +45,11 @@ def record_of(result: Any, oracle: Any, run: Run) -> tuple[records.Record, dict[
         seed=run.seed,
         learner=run.learner,
         options=run.options,
-        dtype=np.dtype(oracle.dtype).name,
-        noise=oracle.noise,
-        width=oracle.width,
-        width_out=oracle.width_out,
+        examples=len(source) if examples else None,
+        dtype=np.dtype(source.dtype).name,
+        noise=0.0 if examples else source.noise,
+        width=source.width,
+        width_out=source.width_out,
         cost=result.cost,
         ledger=result.ledger,
         phases=tuple(result.phases),
@@ -56,15 +59,15 @@ def record_of(result: Any, oracle: Any, run: Run) -> tuple[records.Record, dict[
     if result.layer is None:
         return record, dict(result.arrays)
     arrays = {name: value for name, value in result.arrays.items() if name not in _STAGE_ARRAYS}
-    return _described(record, arrays, result.layer, oracle)
+    return _described(record, arrays, result.layer, source)
 
 
 def _described(
-    record: records.Record, arrays: dict[str, np.ndarray], layer: AttentionLayer, oracle: Any
+    record: records.Record, arrays: dict[str, np.ndarray], layer: AttentionLayer, source: QueryOracle | Examples
 ) -> tuple[records.Record, dict[str, np.ndarray]]:
     """The record with everything that a learned layer and, where it is known, the true one can tell."""
     heads, spectra = head_table(layer)
-    sentences, tokens = _sentences(oracle)
+    sentences, tokens = _examples(source) if isinstance(source, Examples) else _sentences(source)
     record = replace(
         record,
         width_out=layer.width_out,
@@ -74,7 +77,7 @@ def _described(
         sentences=tokens,
     )
     arrays = spectra | arrays | {f"maps_learned_{n}": np.asarray(layer.maps(X)) for n, X in enumerate(sentences)}
-    return (record, arrays) if oracle.truth is None else _judged(record, arrays, (layer, oracle.truth, sentences))
+    return (record, arrays) if source.truth is None else _judged(record, arrays, (layer, source.truth, sentences))
 
 
 def _judged(
@@ -112,7 +115,7 @@ def head_table(layer: AttentionLayer) -> tuple[tuple[records.Head, ...], dict[st
     return heads, {"spectrum_qk": qk, "spectrum_ov": ov}
 
 
-def _sentences(oracle: Any) -> tuple[list[np.ndarray], tuple[tuple[str, ...], ...]]:
+def _sentences(oracle: QueryOracle) -> tuple[list[np.ndarray], tuple[tuple[str, ...], ...]]:
     """The first sentences that are short enough to show, or the shortest where none is; with their word pieces."""
     if oracle.activations is None or oracle.tokens is None:
         return [], ()
@@ -120,6 +123,14 @@ def _sentences(oracle: Any) -> tuple[list[np.ndarray], tuple[tuple[str, ...], ..
     short = [pair for pair in pairs if len(pair[1]) <= _PIECES] or sorted(pairs, key=lambda pair: len(pair[1]))
     shown = short[:_SENTENCES]
     return [np.asarray(X, np.float64) for X, _ in shown], tuple(tuple(map(str, pieces)) for _, pieces in shown)
+
+
+def _examples(examples: Examples) -> tuple[list[np.ndarray], tuple[tuple[str, ...], ...]]:
+    """The first examples, their tokens named by their numbers, where they are short enough to show."""
+    part = next(examples.chunks(_SENTENCES))
+    present = np.ones(part.X.shape[:2], bool) if part.mask is None else part.mask
+    shown = [X[there] for X, there in zip(part.X, present, strict=True) if there.sum() <= _PIECES]
+    return shown, tuple(tuple(str(token + 1) for token in range(len(X))) for X in shown)
 
 
 def _slots(layer: AttentionLayer) -> dict[str, str]:

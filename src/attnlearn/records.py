@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 SCHEMA = 1
+STUDY_FILE = "study.json"
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ class Record:
     """Everything that may be said about one run of `recover`.
 
     `status` is the name of a member of `Status` and `sentence` its value. `cost` is learning alone; `ledger` is
-    everything asked, the certificate's questions with it. `sentences` holds the word pieces of the sentences whose
+    everything asked, the certificate's questions with it. `examples` is the number of sequences that were given with
+    their outputs, `None` where a black box was asked. `sentences` holds the word pieces of the sentences whose
     attention maps stand in the arrays `maps_learned_<n>` and `maps_true_<n>` (heads, k, k).
     """
 
@@ -152,6 +154,7 @@ class Record:
     seed: int = 0
     learner: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)  # what the caller gave in advance
+    examples: int | None = None
     dtype: str = "float64"
     noise: float = 0.0
     width: int | None = None
@@ -218,6 +221,41 @@ class Record:
                 "a whole record.json and arrays.npz. Make it again with `attnlearn recover SOURCE --out DIR`."
             ) from error
         return cls.from_json(text), arrays
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study found: its question, its answer, and the rows of numbers that its figure is drawn from.
+
+    `design` and `table` hold JSON values; `None` stands where there is no number.
+    """
+
+    name: str
+    question: str
+    answer: str
+    design: Mapping[str, Any] = field(default_factory=dict)
+    table: tuple[Mapping[str, Any], ...] = ()
+    seconds: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=lambda: versions())
+    machine: Mapping[str, Any] = field(default_factory=lambda: machine())
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes `study.json` into `folder`, complete or not at all; returns its path."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / STUDY_FILE, lambda path: path.write_text(to_json(self) + "\n", encoding="utf-8"))
+        return folder / STUDY_FILE
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Study":
+        """The study in `folder`; `ValueError` for a missing, truncated or foreign file."""
+        try:
+            return _typed(cls, json.loads((Path(folder) / STUDY_FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"Cannot read a study from {str(folder)!r} ({type(error).__name__}: {error}). Wanted: a folder with "
+                f"a whole {STUDY_FILE}. Make it again with `attnlearn study NAME --out DIR`."
+            ) from error
 
 
 def to_json(value: Any) -> str:

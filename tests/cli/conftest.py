@@ -34,6 +34,14 @@ def layer_file(tmp_path):
 
 
 @pytest.fixture
+def examples_file(tmp_path, key):
+    """Ten sequences of five tokens of width 6, and what a layer does to them."""
+    X = key.standard_normal((10, 5, 6))
+    al.Examples(X, al.random_layer(0, heads=2, width=6, head_dim=2)(X)).save(tmp_path / "data.npz")
+    return tmp_path / "data.npz"
+
+
+@pytest.fixture
 def attnlearn():
     """Runs the command line in this process."""
     return lambda *words: CliRunner().invoke(cli.app, [str(word) for word in words])
@@ -47,10 +55,14 @@ def asked(monkeypatch):
     def recover(source, **options):
         asked.update(options, source=source)
         progress("affine", 1, 2)
-        source.ask(np.ones((4, 2, source.width)))
         end = asked["end"]
+        if isinstance(source, al.QueryOracle):
+            source.ask(np.ones((4, 2, source.width)))
         if not isinstance(end, al.Status):
             raise end
+        if isinstance(source, al.Examples):
+            layer = al.random_layer(0, heads=2, width=source.width, head_dim=2)
+            return Result(layer, end, None, records.Certificate(True, 1e-12), cost=records.Cost(8, 40, 240, 0.5))
         if end is not al.Status.RECOVERED:
             return Result(None, end, source.ledger, evidence="figure 9 where 1 is allowed")
         return Result(source.truth, end, source.ledger, records.Certificate(True, 1e-12))

@@ -82,6 +82,40 @@ def test_options_not_given_are_not_passed(attnlearn, asked, layer_file):
     assert set(asked) == {"end", "source", "slots", "seed"}  # a saved layer knows its slots
 
 
+def test_examples_are_learned_from_and_shown_as_such(attnlearn, asked, examples_file, tmp_path):
+    words = ["--heads", "2", "--head-dim", "2", "--causal", "--noise", "0.1", "-o", "restarts=2"]
+    done = attnlearn("recover", examples_file, *words, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    given = {"heads": 2, "head_dim": 2, "noise": 0.1, "restarts": 2}
+    assert {name: asked[name] for name in given} == given
+    assert asked["slots"] == al.Slots(mask=al.Causal())
+    assert len(asked["source"]) == 10
+    record, arrays = Record.load(tmp_path / "out")
+    assert (record.examples, record.ledger, record.options) == (10, None, given)
+    assert record.sentences == (("1", "2", "3", "4", "5"),) * 3
+    assert arrays["maps_learned_2"].shape == (2, 5, 5)
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    for text in (done.stdout, page):
+        assert "examples learned from" in text
+        assert "largest error on examples held out" in text
+        assert "question" not in text
+
+
+def test_a_file_that_does_not_say_its_rows_is_told(attnlearn, asked, tmp_path):
+    np.savez(tmp_path / "own.npz", X=np.ones((3, 4, 2)), Y=np.ones((3, 2)))
+    done = attnlearn("recover", tmp_path / "own.npz", "--rows", "last", "--json")
+    assert done.exit_code == 0, done.output
+    assert (asked["source"].rows, json.loads(done.stdout)["examples"]) == ("last", 3)
+    assert "Y must be (n, k, d_out)" in attnlearn("recover", tmp_path / "own.npz").stderr
+
+
+def test_an_interruption_of_examples_has_no_ledger(attnlearn, asked, examples_file):
+    asked["end"] = KeyboardInterrupt()
+    done = attnlearn("recover", examples_file, "--json")
+    record = json.loads(done.stdout)
+    assert (done.exit_code, record["ledger"], record["examples"]) == (1, None, 10)
+
+
 def test_an_interruption_ends_with_1_and_keeps_what_there_is(attnlearn, asked, layer_file, tmp_path):
     asked["end"] = KeyboardInterrupt()
     done = attnlearn("recover", layer_file, "--out", tmp_path / "out")
@@ -98,8 +132,17 @@ def test_an_interruption_ends_with_1_and_keeps_what_there_is(attnlearn, asked, l
         (("recover", "nosuch"), "unknown SOURCE 'nosuch'. Wanted: minilm:0"),
         (("recover", "nosuch.safetensors"), "nosuch.safetensors"),
         (("recover", "nosuch.safetensors:0"), "there is no file"),
-        (("recover", "data.npz"), "learns from questions only"),
+        (("recover", "data.npz"), "there is no 'data.npz'"),
+        (("recover", "data.npx"), "unknown SOURCE 'data.npx'. Wanted: minilm:0"),
+        (("recover", "data.npx"), "Did you mean 'data.npz'?"),
+        (("recover", "mnilm:0"), "Did you mean 'minilm:0'?"),
+        (("recover", "model.safetensor:0"), "Did you mean 'model.safetensors:0'?"),
+        (("recover", "minilm:0", "--rows", "last"), "--rows does not go with 'minilm:0'"),
+        (("recover", "data.npz", "--max-queries", "5"), "do not go with the examples in 'data.npz'"),
+        (("recover", "data.npz", "--dtype", "float32"), "do not go with the examples in 'data.npz'"),
+        (("recover", "data.npz", "--width", "3"), "has its own width"),
         (("recover", "nosuch_module:f"), "cannot import 'nosuch_module:f'"),
+        (("recover", "nosuch_module:f"), "Wanted: minilm:0"),
         (("recover", "minilm:99"), "layer must be from 0 to 5"),
         (("recover", "minilm:0", "--width", "3"), "has its own width"),
         (("recover", "math:sqrt"), "width"),
@@ -107,6 +150,8 @@ def test_an_interruption_ends_with_1_and_keeps_what_there_is(attnlearn, asked, l
         (("distance", "nosuch", "minilm:0"), "is no layer whose weights are known"),
         (("canonical", "nosuch"), "is no layer whose weights are known"),
         (("identifiability", "math:sqrt"), "is no layer whose weights are known"),
+        (("identifiability", "layer.safetensors", "--heads", "2"), "go with examples; 'layer.safetensors' is a layer"),
+        (("identifiability", "data.npz", "--tokens", "X.npy"), "'data.npz', which holds its own sequences"),
         (("study", "nosuch"), "unknown study 'nosuch'"),
     ],
 )
@@ -208,6 +253,25 @@ def test_identifiability_names_the_directions_that_given_tokens_hide(attnlearn, 
     done = attnlearn("identifiability", tmp_path / "small.safetensors", "--tokens", tmp_path / "X.npy")
     assert done.exit_code == 0
     assert done.stdout.startswith("9 of ")
+
+
+def test_identifiability_of_examples_is_that_of_their_tokens(attnlearn, tmp_path, key):
+    X = key.standard_normal((40, 4, 3))
+    X[..., 0] = 1  # hides m (2 d + d_out) directions
+    al.Examples(X, X[..., :2]).save(tmp_path / "data.npz")
+    done = attnlearn("identifiability", tmp_path / "data.npz", "--heads", "2", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["dimension"], found["outputs"]) == (16, 40 * 4 * 2)
+    one = attnlearn("identifiability", tmp_path / "data.npz", "--causal", "--json")
+    assert json.loads(one.stdout)["dimension"] == 8
+
+
+def test_too_few_outputs_are_said_first(attnlearn, tmp_path, key):
+    al.random_layer(0, heads=1, width=3).save(tmp_path / "small.safetensors")  # 24 parameters
+    np.save(tmp_path / "X.npy", key.standard_normal((1, 4, 3)))
+    done = attnlearn("identifiability", tmp_path / "small.safetensors", "--tokens", tmp_path / "X.npy")
+    assert done.stdout.startswith("Too few outputs: 12 numbers cannot show 24 parameter directions, which enough")
 
 
 def test_version_is_the_version(attnlearn):

@@ -36,6 +36,14 @@ def test_a_function_is_found_in_the_working_directory(box):
     assert np.array_equal(oracle.ask(np.ones((1, 2, 3))), np.full((1, 2, 3), 2.0))
 
 
+def test_a_file_of_examples_is_examples(tmp_path):
+    for name in ("data.npz", "data.safetensors", "data"):
+        al.Examples(np.ones((2, 3, 4)), np.ones((2, 5)), rows="mean").save(tmp_path / name)
+        examples, slots = open_source(str(tmp_path / name), None, True, {})
+        assert isinstance(examples, al.Examples)
+        assert (examples.rows, slots) == ("mean", al.Slots(mask=al.Causal()))
+
+
 def test_causal_is_passed_on_for_a_function(box):
     assert open_source(box, 3, True, {})[1] == al.Slots(mask=al.Causal())
 

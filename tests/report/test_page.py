@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from attnlearn.records import Phase, Record
+from attnlearn.records import Certificate, Cost, Phase, Record
 from attnlearn.report import headline, scientific, tiles, write
 from attnlearn.report.page import duration
 
@@ -126,3 +126,16 @@ def test_figures_of_a_stage_are_a_line(record, tmp_path):
 
 def test_times_are_written_for_people():
     assert [duration(seconds) for seconds in (0.0312, 1.26, 14.2, 150.0)] == ["31 ms", "1.3 s", "14 s", "2.5 min"]
+
+
+def test_the_page_of_examples_speaks_of_no_questions(record, arrays, tmp_path):
+    cost = Cost(600, 4800, 38400, 3.0)
+    certificate = Certificate(True, 1e-9)
+    given = replace(record, source="data.npz", examples=600, ledger=None, cost=cost, certificate=certificate)
+    given.save(tmp_path, arrays)
+    page = write(tmp_path).read_text(encoding="utf-8")
+    words = ("600 sequences of tokens of width 8", "What was given", "Attention on the first examples", "Example 2,")
+    for said in (*words, "The outputs of 600 sequences were learned from.", "the numbers that any method needs"):
+        assert said in page
+    for word in ("question", "Question", "black box", "What was asked"):
+        assert word not in page

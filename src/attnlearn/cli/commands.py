@@ -17,9 +17,12 @@ from attnlearn._status import Status
 from attnlearn.certify import identifiability as certify_identifiability
 from attnlearn.cli import terminal
 from attnlearn.cli.sources import named_values, open_layer, open_learner, open_source
+from attnlearn.data import Examples
+from attnlearn.data.example_files import is_examples
 from attnlearn.judgement import Run, record_of
 from attnlearn.layers.attention import AttentionLayer
 from attnlearn.layers.matching import distance as layer_distance
+from attnlearn.layers.slots import Slots
 from attnlearn.layers.symmetries import canonical as layer_canonical
 from attnlearn.recovery import recover as recover_layer
 
@@ -32,8 +35,12 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 honestly not recovered, 2 wrong use.",
 )
 
-SourceWord = Annotated[str, typer.Argument(help="minilm:0 | layer.safetensors | model.safetensors:0 | module:function")]
+SourceWord = Annotated[
+    str,
+    typer.Argument(help="minilm:0 | data.npz (.parquet, .zarr, ...) | layer.safetensors | module:function"),
+]
 LayerWord = Annotated[str, typer.Argument(help="layer.safetensors | minilm:0 | model.safetensors:0")]
+Rows = Annotated[str | None, typer.Option(help="Outputs that examples hold: all, last or mean, if the file is silent.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 
@@ -90,16 +97,19 @@ def recover(
     causal: Annotated[bool, typer.Option("--causal", help="Ask and learn with a causal mask.")] = False,
     rtol: Annotated[float | None, typer.Option(help="Largest relative error that the certificate allows.")] = None,
     width: Annotated[int | None, typer.Option(help="Width of a token, for module:function.")] = None,
+    rows: Rows = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="Further option of the learner, NAME=VALUE (JSON value).")
     ] = None,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print one line.")] = False,
 ) -> None:
-    """Recover an attention layer from a black box, certify it, and show it."""
+    """Recover an attention layer from a black box or from examples, certify it, and show it."""
     oracle_kwargs = {"max_queries": max_queries, "dtype": dtype, "noise": noise}
-    oracle, slots = open_source(source, width, causal, oracle_kwargs)
+    opened, slots = open_source(source, width, causal, oracle_kwargs, rows)
     known = {"heads": heads, "head_dim": head_dim, "rtol": rtol}
+    if isinstance(opened, Examples) and noise:
+        known["noise"] = noise  # that the learner is told
     given = {name: value for name, value in known.items() if value is not None} | named_values(option or [])
     run = Run(source, learner, seed, given)
     options = _options_of_recover(learner, given if slots is None else given | {"slots": slots})
@@ -108,13 +118,14 @@ def recover(
         _make_folder(out)
     try:
         with terminal.stages(not (as_json or quiet)):
-            result = recover_layer(oracle, seed=seed, **options)
+            result = recover_layer(opened, seed=seed, **options)
         layer = result.layer
-        record, arrays = record_of(result, oracle, run)
+        record, arrays = record_of(result, opened, run)
     except KeyboardInterrupt:
         stopped = Status.INTERRUPTED
-        record = records.Record(source, stopped.name, stopped.value, seed=seed, options=given, ledger=oracle.ledger)
-        arrays = {}
+        record = records.Record(source, stopped.name, stopped.value, seed=seed, options=given)
+        came = {"examples": len(opened)} if isinstance(opened, Examples) else {"ledger": opened.ledger}
+        record, arrays = dataclasses.replace(record, **came), {}
     page = None if out is None else _keep(out, record, arrays, layer)
     _show(record, page, as_json, quiet)
     if not record.recovered:
@@ -201,29 +212,33 @@ def canonical(
 @app.command()
 @_at_the_door
 def identifiability(
-    source: LayerWord,
+    source: Annotated[str, typer.Argument(help="data.npz (.parquet, .zarr, ...) | layer.safetensors | minilm:0")],
     tokens: Annotated[
-        Path | None, typer.Option(help="Sequences (n, k, d) as .npy; Gaussian ones if not given.")
+        Path | None, typer.Option(help="Sequences (n, k, d) as .npy for a layer; Gaussian ones if not given.")
     ] = None,
+    heads: Annotated[int | None, typer.Option(help="Heads of the layer behind examples; 1 if not given.")] = None,
+    causal: Annotated[bool, typer.Option("--causal", help="The layer behind examples has a causal mask.")] = False,
+    rows: Rows = None,
     seed: Annotated[int, typer.Option(help="Seed of the Gaussian sequences.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """What no answer on given sequences can tell about the parameters of a layer."""
-    layer = open_layer(source)
-    X = _sequences(layer, seed) if tokens is None else np.load(tokens, allow_pickle=False)
-    found = certify_identifiability(layer, X)
+    """What no output on the sequences of SOURCE can tell about the parameters of a layer."""
+    if is_examples(Path(source)):
+        if tokens is not None:
+            raise ValueError(f"--tokens does not go with {source!r}, which holds its own sequences. Leave it out.")
+        examples, slots = open_source(source, None, causal, {}, rows)
+        assert isinstance(examples, Examples)
+        found = certify_identifiability(slots or Slots(), examples, heads or 1, examples.width_out)
+    else:
+        if heads is not None or causal or rows is not None:
+            raise ValueError(f"--heads, --causal and --rows go with examples; {source!r} is a layer. Leave them out.")
+        layer = open_layer(source)
+        X = _sequences(layer, seed) if tokens is None else np.load(tokens, allow_pickle=False)
+        found = certify_identifiability(layer, X)
     if as_json:
-        return typer.echo(records.to_json(dataclasses.asdict(found)))
-    typer.echo(
-        f"{found.dimension} of {found.parameters:,} parameter directions leave no trace in the answers "
-        f"(closed form: {found.expected}; method: {found.method})."
-    )
-    typer.echo(f"Conditioning of what is seen: {found.conditioning:.2g}.")
-    if found.directions:
-        rows = [[one.name, str(one.dimension), one.formula] for one in found.directions]
-        terminal.show_table(["direction", "dimension", "formula"], rows)
-    for note in found.notes:
-        typer.echo(note)
+        typer.echo(records.to_json(dataclasses.asdict(found)))
+    else:
+        terminal.show_identifiability(found)
 
 
 def _sequences(layer: AttentionLayer, seed: int, tokens: int = 8, most: int = 256) -> np.ndarray:
@@ -235,9 +250,12 @@ def _sequences(layer: AttentionLayer, seed: int, tokens: int = 8, most: int = 25
 
 @app.command("report")
 @_at_the_door
-def report_(folder: Annotated[Path, typer.Argument(help="A folder that `attnlearn recover --out` wrote.")]) -> None:
-    """Draw the figures and the page of a run again, from its folder alone."""
-    typer.echo(f"{report.write(folder)}")
+def report_(
+    folder: Annotated[Path, typer.Argument(help="A folder that `attnlearn recover --out` or `study --out` wrote.")],
+) -> None:
+    """Draw the figures and the page of a run, or the figure of a study, again, from its folder alone."""
+    draw = report.write_study if (folder / records.STUDY_FILE).is_file() else report.write
+    typer.echo(f"{draw(folder)}")
 
 
 @app.command()
@@ -245,6 +263,7 @@ def report_(folder: Annotated[Path, typer.Argument(help="A folder that `attnlear
 def study(
     name: Annotated[str | None, typer.Argument(help="Name of a study.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the studies.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the record and its figure.")] = None,
 ) -> None:
     """Run a study, which answers one question and prints its record; --list shows which there are."""
     known = _studies()
@@ -254,7 +273,14 @@ def study(
         if not known:
             typer.echo("This version has no studies.")
     elif name is not None and name in known:
-        typer.echo(records.to_json(known[name]()))
+        if out is not None:
+            _make_folder(out)
+        with terminal.stages(True):
+            found = known[name]()
+        if out is None:
+            return typer.echo(records.to_json(found))
+        found.save(out)
+        typer.echo(f"{found.answer}\n{report.write_study(out)}")
     else:
         raise ValueError(f"unknown study {name!r}. Wanted: {', '.join(known) or 'none, this version has no studies'}.")
 

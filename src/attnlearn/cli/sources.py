@@ -1,5 +1,6 @@
 """From words to what they name: black boxes, layers, learners, options."""
 
+import difflib
 import inspect
 import json
 import re
@@ -8,26 +9,35 @@ from pathlib import Path
 from typing import Any
 
 from attnlearn import learners
-from attnlearn.data import QueryOracle, oracles, pretrained
+from attnlearn.data import Examples, QueryOracle, oracles, pretrained
+from attnlearn.data.example_files import is_examples
 from attnlearn.layers.attention import AttentionLayer
 from attnlearn.layers.slots import Causal, Slots
 from attnlearn.learners._base import AbstractLearner
 
 WANTED = (
-    "minilm:0 (a layer of all-MiniLM-L6-v2), layer.safetensors (saved by attnlearn), "
-    "model.safetensors:0 (a layer of a BERT-style file) or module:function (your black box)"
+    "minilm:0 (a layer of all-MiniLM-L6-v2), data.npz (examples X and Y; also .safetensors, .parquet, .zarr, or a "
+    "folder of .npy), layer.safetensors (saved by attnlearn), model.safetensors:0 (a layer of a BERT-style file) "
+    "or module:function (your black box)"
 )
+SUFFIXES = (".npz", ".safetensors", ".parquet", ".zarr")
 
 
 def open_source(
-    word: str, width: int | None, causal: bool, oracle_kwargs: Mapping[str, Any]
-) -> tuple[QueryOracle, Slots | None]:
-    """The black box that `word` names, and the slots to learn with (`None`: the learner's own).
+    word: str, width: int | None, causal: bool, oracle_kwargs: Mapping[str, Any], rows: str | None = None
+) -> tuple[QueryOracle | Examples, Slots | None]:
+    """The black box or the examples that `word` names, and the slots to learn with (`None`: the learner's own).
 
-    **Raises:** `ValueError` where the word names nothing that can be asked; what opening it raises.
+    `rows` is for files of examples that do not say which outputs they hold.
+
+    **Raises:** `ValueError` where the word names no source, or for options that it has not; what opening it raises.
     """
     _refuse_width(word, width)
     slots = Slots(mask=Causal()) if causal else None
+    if is_examples(Path(word)):
+        return _open_examples(word, rows, oracle_kwargs), slots
+    if rows is not None:
+        raise ValueError(f"--rows does not go with {word!r}: only examples have it. Leave it out.")
     if encoder := _encoder(word):
         return pretrained(encoder[0], layer=encoder[1], causal=causal, **oracle_kwargs), slots
     if word.endswith(".safetensors"):
@@ -35,13 +45,28 @@ def open_source(
             raise ValueError(f"--causal does not go with {word!r}: a saved layer has its own mask. Leave it out.")
         layer = AttentionLayer.load(word)
         return oracles.from_layer(layer, **oracle_kwargs), layer.slots
-    if word.endswith(".npz"):
-        raise ValueError(
-            f"{word!r} holds examples, and this version learns from questions only. Give a black box: {WANTED}."
-        )
-    if re.fullmatch(r"[\w.]+:[\w.]+", word):
-        return oracles.from_function(word, width, **oracle_kwargs), slots
-    raise ValueError(f"unknown SOURCE {word!r}. Wanted: {WANTED}.")
+    if re.fullmatch(r"[\w.]+:[^\W\d][\w.]*", word):
+        try:
+            return oracles.from_function(word, width, **oracle_kwargs), slots
+        except ValueError as error:
+            if isinstance(error.__cause__, ModuleNotFoundError):
+                raise ValueError(f"{error}. {_wanted(word)}") from error
+            raise
+    raise ValueError(f"unknown SOURCE {word!r}. {_wanted(word)}")
+
+
+def _wanted(word: str) -> str:
+    """What a source may be, and which one a mistyped `word` may have meant."""
+    stem, colon, rest = word.partition(":")
+    possible = ["minilm" + colon + rest, *(Path(stem).stem + suffix + colon + rest for suffix in SUFFIXES)]
+    close = difflib.get_close_matches(word, possible, n=1, cutoff=0.8)
+    return f"Wanted: {WANTED}.{f' Did you mean {close[0]!r}?' if close else ''}"
+
+
+def _open_examples(word: str, rows: str | None, oracle_kwargs: Mapping[str, Any]) -> Examples:
+    if oracle_kwargs.get("max_queries") is not None or oracle_kwargs.get("dtype", "float64") != "float64":
+        raise ValueError(f"--max-queries and --dtype do not go with the examples in {word!r}. Leave them out.")
+    return Examples.load(word, rows)
 
 
 def open_layer(word: str) -> AttentionLayer:
@@ -103,5 +128,6 @@ def _encoder(word: str) -> tuple[str, int] | None:
 
 
 def _refuse_width(word: str, width: int | None) -> None:
-    if width is not None and (".safetensors" in word or re.fullmatch(r"minilm(:\d+)?", word)):
+    known = ".safetensors" in word or re.fullmatch(r"minilm(:\d+)?", word) or is_examples(Path(word))
+    if width is not None and known:
         raise ValueError(f"--width {width} does not go with {word!r}, which has its own width. Leave it out.")

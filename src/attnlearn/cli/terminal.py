@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from attnlearn._progress import listening
+from attnlearn.certify.identifiability import Identifiability
 from attnlearn.records import Record
 from attnlearn.report import headline, scientific, tiles
 
@@ -89,3 +90,27 @@ def show_table(columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console().print(table)
+
+
+def show_identifiability(found: Identifiability) -> None:
+    """What outputs cannot show about a layer; first that there are too few of them, where that is so."""
+    screen = console()
+    visible = found.parameters - sum(one.dimension for one in found.directions)
+    if found.outputs < visible:
+        screen.print(
+            f"Too few outputs: {found.outputs:,} numbers cannot show {visible:,} parameter directions, which enough "
+            "sequences of this kind would show. With these alone:",
+            soft_wrap=True,
+        )
+    closed = "none known" if found.expected is None else f"{found.expected:,}"
+    screen.print(
+        f"{found.dimension:,} of {found.parameters:,} parameter directions leave no trace in the outputs "
+        f"(closed form: {closed}; method: {found.method}).",
+        soft_wrap=True,
+    )
+    screen.print(f"Conditioning of what is seen: {found.conditioning:.2g}.")
+    if found.directions:
+        rows = [[one.name, str(one.dimension), one.formula] for one in found.directions]
+        show_table(["direction", "dimension", "formula"], rows)
+    for note in found.notes:
+        screen.print(note, markup=False, soft_wrap=True)

@@ -72,6 +72,15 @@ class SelfAttention:
         mixed = (shares @ value).swapaxes(1, 2).reshape(batch, k, -1)
         return mixed @ self.output + self.output_bias
 
+    def head(self, index: int) -> "SelfAttention":
+        """One head, from 0, read where it enters `output`: its answers are the d_h numbers that it mixes."""
+        size = self.query.shape[1] // self.heads
+        part = slice(index * size, (index + 1) * size)
+        inner = {name: getattr(self, name)[..., part] for name in ("query", "key", "value")}
+        biases = {f"{name}_bias": getattr(self, f"{name}_bias")[part] for name in inner}
+        unmixed = {"output": np.eye(size), "output_bias": np.zeros(size)}
+        return replace(self, **inner, **biases, **unmixed, heads=1)
+
     @property
     def width(self) -> int:
         """Entries of a token."""

@@ -111,12 +111,10 @@ def questions(record: Record, arrays: Arrays) -> Iterator[Plate]:
     """The query ledger: by stage, by length, and against the information floor."""
     stages = [(phase.name, phase.calls) for phase in record.phases if phase.calls]
     lengths = _by_length(record.ledger.by_length) if record.ledger else []
-    asked, known = record.cost.tokens, record.floor
-    rows = [("asked", asked), ("floor", known.tokens)] if known and asked else []
     panels = [
         (stages, "sequences by stage", QK),
         (lengths, "sequences by length", OV),
-        (rows, "token rows against the floor", GOOD),
+        _against_the_floor(record),
     ]
     panels = [panel for panel in panels if panel[0]]
     if not panels:
@@ -126,13 +124,35 @@ def questions(record: Record, arrays: Arrays) -> Iterator[Plate]:
     for ax, (bars, title, colour) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _bars(ax, bars, (title, colour))
         ax.set_ylim(tallest - 0.4, -0.6)
-    caption = "What the black box was asked; by length with the certificate's questions."
-    if known:
-        caption += (
-            f" The layer has {known.degrees_of_freedom:,} degrees of freedom and a token row answers "
-            f"{record.width_out} numbers, so no method whatever can do with fewer than {known.tokens:,} rows."
+    yield Plate("questions", "What it cost", _cost_in_words(record), figure)
+
+
+def _against_the_floor(record: Record) -> tuple[list[tuple[str, int]], str, str]:
+    """The panel of what was told against what any method needs: token rows asked, or numbers given."""
+    cost, least = record.cost, record.floor
+    if least is None or not cost.tokens:
+        return [], "", GOOD
+    if record.examples is None:
+        return [("asked", cost.tokens), ("floor", least.tokens)], "token rows against the floor", GOOD
+    return [("given", cost.scalars), ("floor", least.degrees_of_freedom)], "numbers against the floor", GOOD
+
+
+def _cost_in_words(record: Record) -> str:
+    least = record.floor
+    if record.examples is not None:
+        words = f"The outputs of {record.cost.calls:,} sequences were learned from."
+        least_words = "so no method whatever can do with fewer numbers."
+    else:
+        words = "What the black box was asked; by length with the certificate's questions."
+        least_words = (
+            f"and a token row answers {record.width_out} numbers, so no method whatever can do with fewer than "
         )
-    yield Plate("questions", "What it cost", caption, figure)
+        least_words += "" if least is None else f"{least.tokens:,} rows."
+    return (
+        words
+        if least is None
+        else f"{words} The layer has {least.degrees_of_freedom:,} degrees of freedom {least_words}"
+    )
 
 
 def _by_length(calls: Mapping[int, int]) -> list[tuple[str, int]]:

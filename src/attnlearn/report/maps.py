@@ -25,6 +25,8 @@ def attention_maps(record: Record, arrays: Arrays) -> Iterator[Plate]:
         learned, true = arrays[f"maps_learned_{n}"], arrays.get(f"maps_true_{n}")
         chosen = _spread(arrays["maps_learned_0"])
         title, caption = "Attention on real sentences", f"“{_sentence(pieces)}”"
+        if record.examples is not None:
+            title, caption = "Attention on the first examples", f"Example {n + 1}, its tokens by number."
         if true is not None:
             title += ": learned, true, and the difference"
             worst = np.max(np.abs(learned - true))

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from attnlearn.records import Record, write_whole
+from attnlearn.records import Floor, Record, write_whole
 from attnlearn.report.figures import plates
 from attnlearn.report.palette import Plate
 
@@ -91,13 +91,22 @@ def tiles(record: Record) -> list[Tile]:
             Tile(scientific(max(record.judgement.qk, record.judgement.ov)), "worst relative error of a circuit")
         )
     if record.certificate is not None:
-        found.append(Tile(scientific(record.certificate.max_error), "largest error on fresh questions"))
+        where = "fresh questions" if record.examples is None else "examples held out"
+        found.append(Tile(scientific(record.certificate.max_error), f"largest error on {where}"))
     if record.cost.calls:
-        found.append(Tile(count(record.cost.calls), "questions asked to learn"))
+        label = "questions asked to learn" if record.examples is None else "examples learned from"
+        found.append(Tile(count(record.cost.calls), label))
     found.append(Tile(duration(record.cost.seconds), "of learning"))
     if record.floor is not None and record.cost.tokens:
-        found.append(Tile(f"{record.cost.tokens / record.floor.tokens:.1f}×", "the token rows that any method needs"))
+        found.append(_against_the_floor(record, record.floor))
     return found
+
+
+def _against_the_floor(record: Record, least: Floor) -> Tile:
+    """What the learner was told over what any method needs: in token rows asked, or in numbers given."""
+    if record.examples is None:
+        return Tile(f"{record.cost.tokens / least.tokens:.1f}×", "the token rows that any method needs")
+    return Tile(f"{record.cost.scalars / least.degrees_of_freedom:.1f}×", "the numbers that any method needs")
 
 
 def scientific(value: float | None) -> str:
