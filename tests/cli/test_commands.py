@@ -10,7 +10,8 @@ import pytest
 import attnlearn as al
 from attnlearn._progress import progress
 from attnlearn.cli import terminal
-from attnlearn.records import Record
+from attnlearn.records import Record, Study
+from attnlearn.studies import STUDIES
 
 
 def test_a_recovered_layer_ends_with_0_and_its_folder_is_whole(attnlearn, asked, layer_file, tmp_path):
@@ -291,6 +292,18 @@ def test_studies_are_listed_and_run(attnlearn, monkeypatch):
     monkeypatch.setitem(sys.modules, "attnlearn.studies", room)
     assert attnlearn("study", "--list").stdout == "cost_curve  How many questions a layer takes.\n"
     assert json.loads(attnlearn("study", "cost_curve").stdout) == {"calls": [1, 2]}
+
+
+def test_a_study_is_kept_with_its_figure_and_drawn_again(attnlearn, monkeypatch, tmp_path):
+    errors = {"qk": 1e-3, "ov": 1e-3, "held_out": 1e-3}
+    row = {"head": 0, "sentences": 9, "observed": 90, "unknowns": 30, "errors": errors}
+    found = Study("minilm-activations", "How many?", "Nine.", {}, (row,))
+    monkeypatch.setitem(STUDIES, "minilm-activations", lambda: found)
+    done = attnlearn("study", "minilm-activations", "--out", tmp_path)
+    figure = tmp_path / "minilm-activations.png"
+    assert done.stdout.splitlines() == ["Nine.", str(figure)]
+    figure.unlink()
+    assert attnlearn("report", tmp_path).stdout == f"{figure}\n" and figure.is_file()
 
 
 def test_stages_are_shown_on_a_terminal_and_not_in_a_pipe(monkeypatch, capsys):

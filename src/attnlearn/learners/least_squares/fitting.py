@@ -19,6 +19,7 @@ from attnlearn.learners.least_squares.search import Effort, Search
 
 FEWER_IS_WORSE = 2  # numbers of heads in a row that did not help, after which no more are tried
 SKETCH = Effort(restarts=2, resets=4)  # for numbers of heads that are only compared
+GLANCE = Effort(restarts=1, resets=4)  # for slots that are only compared
 DECISIVE = 10.0  # difference of the criterion above which another number of heads is suspected
 
 

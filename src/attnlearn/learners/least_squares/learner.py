@@ -18,7 +18,7 @@ from attnlearn.layers.attention import AttentionLayer
 from attnlearn.layers.slots import Causal, Erf, Linear, ReLU, Sigmoid, Slots, Softmax
 from attnlearn.learners._base import AbstractLearner, Learned
 from attnlearn.learners.least_squares import evidence
-from attnlearn.learners.least_squares.fitting import DECISIVE, SKETCH, Fitted, Fitting, Work, best
+from attnlearn.learners.least_squares.fitting import DECISIVE, GLANCE, SKETCH, Fitted, Fitting, Work, best
 from attnlearn.learners.least_squares.frame import Model
 from attnlearn.learners.least_squares.search import Effort
 from attnlearn.records import Cost, Phase
@@ -51,7 +51,7 @@ class VariableProjection(AbstractLearner[Examples]):
     rounding, or to the noise, or that two independent starts ended at one fit; `certify` says what follows from that.
 
     **Cost:** $12 N m d^2 + 8 N m d k$ operations for one iteration of conjugate gradients over $N$ rows; a run takes
-    100 to 500 of them. Memory: about $N m (3k + 3d)$ numbers, or those of a chunk. [@golub1973; @kaufman1975]
+    100 to 500 of them. Memory: about $N m (3k + 3d)$ numbers, or those of a chunk. [@golub1973] [@kaufman1975]
     """
 
     heads: int | None = None
@@ -143,7 +143,7 @@ class _Run:
     def _fitting(self, slots: Slots, hurried: bool) -> Fitting:
         learner = self.learner
         model = Model(slots, learner.query_bias, learner.offset, learner.head_dim)
-        effort = SKETCH if hurried else Effort(learner.restarts, learner.resets, learner.candidates)
+        effort = GLANCE if hurried else Effort(learner.restarts, learner.resets, learner.candidates)
         work = Work(self._chunk(), learner.executor, learner.devices, learner.whiten)
         self.fittings.append(Fitting(self.examples, model, learner.noise, effort, work, self.key))
         self._refuse_scarce(self.fittings[-1])
