@@ -94,6 +94,7 @@ class _Run:
         self.learner, self.examples, self.key = learner, examples, key
         self.fittings: list[Fitting] = []
         self.phases: list[Phase] = []
+        self.better = ""  # what another number of heads came to, where it is decisively better
         self.start = time.perf_counter()
 
     def outcome(self) -> Learned:
@@ -214,8 +215,8 @@ class _Run:
         if announced is not None and fitted.search.heads < announced and fitted.settled:
             figures += f" {announced} heads were announced, {fitted.search.heads} explain the outputs as well."
         clean = fitted.fit.loss <= fitted.floor
-        if announced is not None and fitted.search.heads > announced:
-            return Status.WRONG_HEADS, f"{figures} That takes {fitted.search.heads} heads; {announced} were announced."
+        if self.better:
+            return Status.WRONG_HEADS, f"{figures} {self.better}"
         if fitted.settled:
             return Status.LEARNED, figures + ("" if clean or self.learner.noise else self._noise_words(fitting, fitted))
         if self.learner.noise is not None:
@@ -232,9 +233,9 @@ class _Run:
         return f" Independent starts agree; if what is left is noise, its standard deviation is {noise:.2g}."
 
     def _with_another_head(self, fitting: Fitting, fitted: Fitted) -> Fitted:
-        """A fit with one head more than announced, where that is decisively better; without the heads it can spare.
+        """Tries one head more than announced: a search with a head to spare also finds what one without it missed.
 
-        A search with a head to spare also finds what one with the right number missed.
+        Where that is decisively better and comes down to the announced number, it is the answer; else it is told.
         """
         heads = fitted.search.heads + 1
         explained = fitted.fit.loss <= fitted.floor or (self.learner.noise and fitted.search.reached)
@@ -244,7 +245,14 @@ class _Run:
         other = fitting.at(heads, fitted.fit, SKETCH)
         if other.criterion > fitted.criterion - DECISIVE or (self.learner.noise is not None and not other.settled):
             return fitted
-        return fitting.pruned(other)
+        other = fitting.pruned(other)
+        if other.search.heads <= self.learner.heads:
+            return other
+        self.better = (
+            f"{other.search.heads} heads leave {np.sqrt(other.fit.loss):.2g}: give heads={other.search.heads}, "
+            "or leave heads out."
+        )
+        return fitted
 
     def _count(self) -> int:
         return sum(len(search.runs) for fitting in self.fittings for search in fitting.tried)
