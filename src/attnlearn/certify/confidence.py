@@ -156,7 +156,7 @@ def confidence(
     if noise is not None and not noise >= 0:
         raise ValueError(f"noise must be a standard deviation of at least 0, or None to estimate it, got {noise}")
     jacobian = Jacobian(layer, examples.inputs, unknowns)
-    residual = jacobian.values() - jacobian.observed(examples.targets)
+    residual = jacobian.residual(examples.targets)
     spectrum = Spectrum(jacobian.dense()) if jacobian.fits else None
     rank = spectrum.rank if spectrum else jacobian.parameters
     left = jacobian.outputs - rank

@@ -54,6 +54,10 @@ class Jacobian:
         """The entries of outputs or labels (n, r, d_out) that are observed."""
         return np.asarray(rows, np.float64)[self.answered].ravel()
 
+    def residual(self, labels: Any) -> Float[np.ndarray, " outputs"]:
+        """Outputs of the layer less these labels (n, r, d_out)."""
+        return self.values() - self.observed(labels)
+
     @float64
     def push(self, vectors: Float[np.ndarray, "batch parameters"]) -> Float[np.ndarray, "batch outputs"]:
         """J v for every row v."""

@@ -47,7 +47,7 @@ def noise_agreement(
         raise ValueError(f"noise must be a positive standard deviation, got {noise}")
     jacobian = Jacobian(layer, examples.inputs, unknowns)
     rank = Spectrum(jacobian.dense()).rank if jacobian.fits else jacobian.parameters
-    return agreement(jacobian.values() - jacobian.observed(examples.targets), rank, noise)
+    return agreement(jacobian.residual(examples.targets), rank, noise)
 
 
 def agreement(residual: np.ndarray, rank: int, noise: float) -> NoiseAgreement:
@@ -90,7 +90,7 @@ def lack_of_fit(
     jacobian = Jacobian(layer, examples.inputs, unknowns)
     if not jacobian.fits:
         raise ValueError("the Jacobian is too large to build: give fewer examples, or state the noise")
-    residual = jacobian.values() - jacobian.observed(examples.targets)
+    residual = jacobian.residual(examples.targets)
     return structure(jacobian, Spectrum(jacobian.dense()), residual, extra)
 
 

@@ -83,7 +83,7 @@ def newton_kantorovich(
     jacobian = Jacobian(layer, examples.inputs, unknowns)
     if not jacobian.fits:
         return _refused("the Jacobian is too large to build")
-    residual = jacobian.values() - jacobian.observed(examples.targets)
+    residual = jacobian.residual(examples.targets)
     return ball(jacobian, Spectrum(jacobian.dense()), residual, tolerance)
 
 

@@ -39,6 +39,11 @@ class Outer(eqx.Module):
         """Number of heads."""
         return self.queries.shape[0]
 
+    @property
+    def circuits(self) -> Float[Numbers, "*stack heads d_q d"]:
+        """The QK circuits $Q_iK_i^\top$, with the query biases as a last row where they are learned."""
+        return self.queries if self.keys is None else self.queries @ self.keys.swapaxes(-1, -2)
+
 
 class Batch(eqx.Module):
     """Sequences as the formula wants them, with their labels.

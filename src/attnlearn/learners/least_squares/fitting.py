@@ -97,8 +97,7 @@ class Fitting:
         floor = evidence.floor_loss(self.examples.dtype)
         target = floor
         if self.noise:
-            square = float(self.problem.rows.square) / self.problem.width[2]
-            target = max(floor, evidence.noise_loss(float(self.noise), counts, square))
+            target = max(floor, evidence.noise_loss(float(self.noise), counts, self.problem.mean_square))
         rank = self.model.head_dim
         rank = None if rank is None else min(rank, self.problem.width[1])
         search = Search(self.problem, heads, rank, self.key, effort or self.effort, target, self.noise is None)

@@ -118,8 +118,7 @@ class Frame:
 
     def layer(self, outer: Outer, W: Float[np.ndarray, "columns d_out"], model: Model) -> AttentionLayer:
         """The layer with these parameters, in the user's coordinates."""
-        queries, m = np.asarray(outer.queries), outer.heads
-        extended = queries if outer.keys is None else queries @ np.asarray(outer.keys).swapaxes(1, 2)
+        extended, m = np.asarray(outer.circuits), outer.heads
         columns = len(W) - model.offset
         ov = np.asarray(W)[:columns].reshape(m, -1, W.shape[-1])
         if outer.values is not None:

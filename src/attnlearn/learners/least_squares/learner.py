@@ -220,16 +220,14 @@ class _Run:
         if fitted.settled:
             return Status.LEARNED, figures + ("" if clean or self.learner.noise else self._noise_words(fitting, fitted))
         if self.learner.noise is not None:
-            square = float(fitting.problem.rows.square) / fitting.problem.width[2]
-            misfit = np.sqrt(fitted.fit.loss * square / max(1 - unknown / observed, 1e-3))
+            misfit = np.sqrt(fitted.fit.loss * fitting.problem.mean_square / max(1 - unknown / observed, 1e-3))
             figures += f" That is a misfit of {misfit:.2g}, against a noise of {self.learner.noise:.2g}."
         status = Status.NO_AGREEMENT if self.learner.noise is None else Status.STALLED
         return status, figures + " Either no layer of this kind gives these outputs, or more examples are needed."
 
     def _noise_words(self, fitting: Fitting, fitted: Fitted) -> str:
         observed, unknown = fitted.counts
-        square = float(fitting.problem.rows.square) / fitting.problem.width[2]
-        noise = np.sqrt(fitted.fit.loss * square * observed / max(observed - unknown, 1))
+        noise = np.sqrt(fitted.fit.loss * fitting.problem.mean_square * observed / max(observed - unknown, 1))
         return f" Independent starts agree; if what is left is noise, its standard deviation is {noise:.2g}."
 
     def _with_another_head(self, fitting: Fitting, fitted: Fitted) -> Fitted:

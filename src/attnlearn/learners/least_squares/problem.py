@@ -59,6 +59,11 @@ class AbstractProblem(abc.ABC):
     scalars: int  # observed numbers
     tokens: int  # of a sequence
 
+    @property
+    def mean_square(self) -> float:
+        """Of a label: what turns a loss into the variance of what is left."""
+        return float(self.rows.square) / self.width[2]
+
     @abc.abstractmethod
     def run(self, outer: Outer, stall: float, steps: int) -> Fit:
         """Levenberg–Marquardt from `outer`, with the ridge taken away at the end."""

@@ -19,8 +19,7 @@ NO_STALL = 0.0  # these runs end by their number of steps
 
 def narrowed(outer: Outer, rank: int) -> Outer:
     """The nearest circuits of that rank, their two factors balanced."""
-    circuits = outer.queries if outer.keys is None else outer.queries @ np.swapaxes(outer.keys, 1, 2)
-    left, values, right = np.linalg.svd(circuits, full_matrices=False)
+    left, values, right = np.linalg.svd(outer.circuits, full_matrices=False)
     roots = np.sqrt(values[:, None, :rank])
     return replace(outer, queries=left[:, :, :rank] * roots, keys=np.swapaxes(right[:, :rank], 1, 2) * roots)
 
