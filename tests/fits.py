@@ -17,7 +17,7 @@ def noisy(layer, X, sigma, seed=0, mask=None):
 def dense(layer, examples, unknowns=Unknowns()):
     """J with its matrix, and the residual in its order."""
     jacobian = Jacobian(layer, examples.inputs, unknowns)
-    return jacobian, jacobian.dense(), jacobian.values() - jacobian.observed(examples.targets)
+    return jacobian, jacobian.dense(), jacobian.residual(examples.targets)
 
 
 def circuits(layer):
@@ -29,6 +29,18 @@ def displaced(layer, coordinates, vector):
     change = coordinates.circuits(vector[None])
     parts = zip(circuits(layer), change, strict=True)
     return al.AttentionLayer(*(old + new[0] for old, new in parts), layer.slots)
+
+
+def hessian(layer, examples, unknowns=Unknowns(), step=1e-4):
+    """Of half the squared error, all circuits of full rank: central differences of its gradient; errors about 1e-8."""
+    coordinates = Jacobian(layer, examples.inputs, unknowns).coordinates
+
+    def gradient(vector):
+        _, matrix, residual = dense(displaced(layer, coordinates, vector), examples, unknowns)
+        return matrix.T @ residual
+
+    steps = step * np.eye(coordinates.size)
+    return np.stack([(gradient(one) - gradient(-one)) / (2 * step) for one in steps])
 
 
 def fitted(start, examples, unknowns=Unknowns(), steps=4):

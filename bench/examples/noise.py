@@ -23,7 +23,7 @@ BOUNDED, COVERED = ("Θ over bound", "W over bound"), "covered"
 def trials(tiny: bool) -> Iterator[Fit]:
     for problem in (Planted(4, 2, 8, ratio=20.0),) if tiny else SIZES:
         for noise in NOISES[2:3] if tiny else NOISES:
-            for seed in range(5 if tiny else SEEDS):
+            for seed in range(3 if tiny else SEEDS):
                 yield _fit(replace(problem, noise=noise), seed)
 
 

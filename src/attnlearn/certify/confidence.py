@@ -1,7 +1,8 @@
 r"""Error bars of a layer that was fitted to noisy outputs by least squares.
 
-To first order in the noise the parameters are Gaussian around the truth with the covariance $\sigma^2(J^\top J)^{-1}$,
-J the Jacobian of all observed outputs; predictions follow by the delta method. Where the data leave directions open,
+To first order in the noise the parameters are Gaussian around the truth with the covariance $\sigma^2H^{-1}$, H the
+Hessian of the squared error: $J^\top J$, J the Jacobian of all observed outputs, and what the noise bends of it.
+Predictions follow by the delta method. Where the data leave directions open,
 bars are refused exactly there: they are infinite for every entry, head or prediction that such a direction touches,
 and `determined` gives the bars of what is left, the layer with no part along them.
 """
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from attnlearn._types import float64
 from attnlearn.certify.coordinates import Unknowns
 from attnlearn.certify.covariance import AbstractCovariance, Dense, Iterative, Noise
+from attnlearn.certify.information import Information
 from attnlearn.certify.jacobian import Jacobian, Spectrum
 from attnlearn.certify.undetermined import undetermined
 from attnlearn.data.examples import Examples
@@ -140,18 +142,19 @@ def confidence(
         residual R, the $N_o$ numbers observed and the rank $p$ of J; bars are then Student's.
     - `robust`: `None`: noise of one size, independent. `"rows"`: of any size in each row, dependent inside a row only;
         `"sequences"`: dependent inside a sequence only. Then the sandwich
-        $c\,(J^\top J)^+ \sum_g J_g^\top r_g r_g^\top J_g (J^\top J)^+$ over the G rows or sequences, with
+        $c\,H^+ \sum_g J_g^\top r_g r_g^\top J_g H^+$ over the G rows or sequences, with
         $c = \frac{G}{G-1}\frac{N_o-1}{N_o-p}$ [@white1980] [@liang1986] and Student's distribution with G - 1 degrees.
     - `unknowns`: which parameters were fitted, and the rank of the circuits where it was known.
 
-    **Cost:** a decomposition of an (outputs, parameters) matrix; above `jacobian.MAX_BYTES` it is not built, and each
-    bar costs a solve.
+    **Cost:** a decomposition of an (outputs, parameters) matrix and a product with H for each parameter; above
+    `jacobian.MAX_BYTES` it is not built, and each bar costs a solve.
 
     **Guarantee.** To first order in the noise, and so exactly as $\sigma \to 0$: if the truth is a layer of this family
     with these unknowns and the noise is as said, and `layer` minimises the sum of squares, an interval of probability
     `level` covers it with that probability. (Gaussian noise; in large samples any other.)
 
-    **Raises:** `ValueError` where noise must be estimated and no more numbers are observed than are fitted.
+    **Raises:** `ValueError` where noise must be estimated and no more numbers are observed than are fitted, and where
+    the squared error falls from `layer` in some direction: it is no least-squares fit.
     """
     if noise is not None and not noise >= 0:
         raise ValueError(f"noise must be a standard deviation of at least 0, or None to estimate it, got {noise}")
@@ -174,6 +177,7 @@ def confidence(
             raise ValueError(f"robust={robust!r} wants at least two {robust}, got {groups}")
         correction = groups / (groups - 1) * (jacobian.outputs - 1) / left
         scatter, degrees = Noise(sigma, np.sqrt(correction) * residual, clusters), float(groups - 1)
+    bent = Information(jacobian, residual)
     return Confidence(
         layer,
         sigma,
@@ -181,7 +185,7 @@ def confidence(
         spectrum.nullity if spectrum else 0,
         undetermined(jacobian, spectrum.null).names if spectrum and spectrum.nullity else (),
         degrees,
-        Dense(jacobian, spectrum, scatter) if spectrum else Iterative(jacobian, scatter),
+        Dense(jacobian, spectrum, scatter, bent) if spectrum else Iterative(jacobian, scatter, bent),
         unknowns,
     )
 

@@ -68,29 +68,62 @@ class Coordinates:
 
     def vectors(self, circuits: Circuits) -> Float[np.ndarray, "batch size"]:
         """The adjoint: coordinates of the part of the changes (with a leading axis) that is free."""
+        parts = zip(self._blocks, self._free(circuits), strict=True)
+        return np.concatenate([block.vectors(part) for block, part in parts], axis=1)
+
+    def curvature(
+        self, gradient: Circuits, vectors: Float[np.ndarray, "batch size"]
+    ) -> Float[np.ndarray, "batch size"]:
+        r"""What the Hessian of a function with this gradient has from the bend of the matrices of given rank, times v.
+
+        To second order they move by $Z + U_\perp Z_{21}S^{-1}Z_{12}V_\perp^\top$, the blocks in the coordinates of Z.
+        """
+        slopes = self._free(Circuits(*(np.asarray(part)[None] for part in gradient)))
+        parts = np.split(vectors, np.cumsum([block.size for block in self._blocks])[:-1], axis=1)
+        terms = zip(self._blocks, slopes, parts, strict=True)
+        return np.concatenate([block.curvature(slope[0], part) for block, slope, part in terms], axis=1)
+
+    def _free(self, circuits: Circuits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The free rows of the matrices of every block."""
         qk, ov, query_bias, offset = (np.asarray(part) for part in circuits)
         extended = np.concatenate([qk, query_bias[:, :, None, :]], axis=2)[:, :, self._rows]
         used = [block.left.shape[1] for block in self._blocks]
-        parts = extended, ov[:, :, : used[1]], offset[:, None, None, :][:, :, : used[2]]
-        return np.concatenate([b.vectors(part) for b, part in zip(self._blocks, parts, strict=True)], axis=1)
+        return extended, ov[:, :, : used[1]], offset[:, None, None, :][:, :, : used[2]]
 
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Matrices (heads, p, q) in rotated coordinates, of which those in `kept` are free."""
+    """Matrices (heads, p, q) in rotated coordinates, of which those in `kept` are free; `inverse`: of S, 0 for 0."""
 
     left: Float[np.ndarray, "heads p p"]
     right: Float[np.ndarray, "heads q q"]
     kept: Bool[np.ndarray, "p q"]
+    inverse: Float[np.ndarray, "heads r"]
 
     @property
     def size(self) -> int:
         return len(self.left) * int(self.kept.sum())
 
     def matrices(self, vectors: Float[np.ndarray, "batch size"]) -> Float[np.ndarray, "batch heads p q"]:
+        return self.left @ self._rotated(vectors) @ self.right.swapaxes(1, 2)
+
+    def curvature(
+        self, gradient: Float[np.ndarray, "heads p q"], vectors: Float[np.ndarray, "batch size"]
+    ) -> Float[np.ndarray, "batch size"]:
+        rank = self.inverse.shape[1]
+        if not rank:
+            return np.zeros_like(vectors)
+        slope = (self.left.swapaxes(1, 2) @ gradient @ self.right)[:, rank:, rank:]
+        Z = self._rotated(vectors)
+        found = np.zeros_like(Z)
+        found[:, :, rank:, :rank] = slope @ Z[:, :, :rank, rank:].swapaxes(2, 3) * self.inverse[:, None, :]
+        found[:, :, :rank, rank:] = self.inverse[:, :, None] * (Z[:, :, rank:, :rank].swapaxes(2, 3) @ slope)
+        return found[:, :, self.kept].reshape(vectors.shape)
+
+    def _rotated(self, vectors: Float[np.ndarray, "batch size"]) -> Float[np.ndarray, "batch heads p q"]:
         rotated = np.zeros((len(vectors), len(self.left), *self.kept.shape))
         rotated[:, :, self.kept] = vectors.reshape(len(vectors), len(self.left), int(self.kept.sum()))
-        return self.left @ rotated @ self.right.swapaxes(1, 2)
+        return rotated
 
     def vectors(self, matrices: Float[np.ndarray, "batch heads p q"]) -> Float[np.ndarray, "batch size"]:
         rotated = self.left.swapaxes(1, 2) @ matrices @ self.right
@@ -101,10 +134,12 @@ def _block(matrices: Float[np.ndarray, "heads p q"], rank: int | None) -> _Block
     heads, p, q = matrices.shape
     if rank is None or rank >= min(p, q):
         left, right = (np.broadcast_to(np.eye(size), (heads, size, size)) for size in (p, q))
-        return _Block(left, right, np.ones((p, q), bool))
+        return _Block(left, right, np.ones((p, q), bool), np.zeros((heads, 0)))
     left, values, right = np.linalg.svd(matrices)
     if (values[:, rank] > EXCESS * values[:, 0]).any():
         raise ValueError(f"head_dim={rank}, but a circuit has a higher rank; truncate the layer or give a larger one")
     kept = np.ones((p, q), bool)
     kept[rank:, rank:] = False
-    return _Block(left, right.swapaxes(1, 2), kept)
+    values = values[:, :rank]
+    inverse = np.divide(1, values, out=np.zeros_like(values), where=values > EXCESS * values[:, :1])
+    return _Block(left, right.swapaxes(1, 2), kept, inverse)

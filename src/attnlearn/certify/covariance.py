@@ -1,7 +1,8 @@
-r"""The covariance of least-squares parameters, $\sigma^2 (J^\top J)^+$ or its sandwich, from the Jacobian J.
+r"""The covariance of least-squares parameters, $\sigma^2 H^+$ or its sandwich.
 
-Where J fits in memory it is decomposed once and the covariance is a thin factor, $G G^\top$. Beyond that a linear
-functional $c$ costs one solve of $J^\top J\,x = c$ by conjugate gradients: its variance is $\sigma^2 c^\top x$, or
+H is the Hessian of the squared error (`certify.information`), or $J^\top J$ where there is no residual. Where the
+Jacobian J fits in memory it is decomposed once and the covariance is a thin factor, $G G^\top$. Beyond that a linear
+functional $c$ costs one solve of $H x = c$ by conjugate gradients: its variance is $\sigma^2 c^\top x$, or
 $\sum_g (r_g^\top J_g x)^2$ over the clusters $g$ of rows in the sandwich. A functional that the data do not determine
 has the variance infinity: it has a part in the null space of J, or its solve does not converge.
 """
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int
 
 from attnlearn._progress import progress
 from attnlearn.certify.coordinates import Coordinates
+from attnlearn.certify.information import Information
 from attnlearn.certify.jacobian import Jacobian, Spectrum
 from attnlearn.layers.attention import Numbers
 from attnlearn.layers.products import Circuits
@@ -61,14 +63,16 @@ class AbstractCovariance(abc.ABC):
 class Dense(AbstractCovariance):
     """The covariance as $G G^\top$: `factor` $G$ (parameters, r), and `null`, that of J (nullity, parameters)."""
 
-    def __init__(self, jacobian: Jacobian, spectrum: Spectrum, noise: Noise):
+    def __init__(self, jacobian: Jacobian, spectrum: Spectrum, noise: Noise, information: Information | None = None):
         self.coordinates, self.null = jacobian.coordinates, spectrum.null
+        root = information.root(spectrum) if information else np.eye(spectrum.rank)
+        half = _lower(root, (spectrum.right / spectrum.values).T).T
         if noise.scores is None or noise.clusters is None:
-            self.factor = noise.sigma * spectrum.right / spectrum.values
+            self.factor = noise.sigma * half
         else:
             sums = np.zeros((noise.clusters.max(initial=-1) + 1, spectrum.rank))
             np.add.at(sums, noise.clusters, spectrum.left * noise.scores[:, None])
-            self.factor = (spectrum.right / spectrum.values) @ sums.T
+            self.factor = half @ _lower(root, sums.T)
 
     def variances(self, functionals: Float[np.ndarray, "batch parameters"]) -> Float[np.ndarray, " batch"]:
         hidden = np.linalg.norm(functionals @ self.null.T, axis=1) > UNSEEN * np.linalg.norm(functionals, axis=1)
@@ -91,6 +95,10 @@ class Dense(AbstractCovariance):
         return Circuits(qk.sum((1, 2)), ov.sum((1, 2)), query_bias.sum(1), offset.sum())
 
 
+def _lower(root: Float[np.ndarray, "r r"], right: Float[np.ndarray, "r c"]) -> Float[np.ndarray, "r c"]:
+    return scipy.linalg.solve_triangular(root, right, lower=True, check_finite=False)
+
+
 def _entries(seen: Float[Numbers, "r *shape"], hidden: Float[Numbers, "nullity *shape"]) -> np.ndarray:
     return np.where(np.square(hidden).sum(axis=0) > UNSEEN**2, np.inf, np.square(seen).sum(axis=0))
 
@@ -98,8 +106,9 @@ def _entries(seen: Float[Numbers, "r *shape"], hidden: Float[Numbers, "nullity *
 class Iterative(AbstractCovariance):
     """The covariance behind conjugate gradients; the sums over heads are estimates from `PROBES` random signs."""
 
-    def __init__(self, jacobian: Jacobian, noise: Noise):
+    def __init__(self, jacobian: Jacobian, noise: Noise, information: Information | None = None):
         self.jacobian, self.coordinates, self.noise = jacobian, jacobian.coordinates, noise
+        self._information = information
         self._precondition = _Preconditioner(jacobian)
 
     def variances(self, functionals: Float[np.ndarray, "batch parameters"]) -> Float[np.ndarray, " batch"]:
@@ -141,16 +150,21 @@ class Iterative(AbstractCovariance):
         for _ in range(min(MAX_ITERATIONS, 10 * right.shape[1])):
             if (product <= target).all():
                 break
-            images = self.jacobian.push(direction)
-            curvature = _dots(images, images)
+            image = self._times(direction)
+            curvature = _dots(direction, image)
             active = (product > target) & (curvature > 0)
             step = np.where(active, product / np.where(active, curvature, 1.0), 0.0)[:, None]
             x = x + step * direction
-            residual = residual - step * self.jacobian.pull(images)
+            residual = residual - step * image
             z = self._precondition(residual)
             product, before = _dots(residual, z), product
             direction = z + (product / np.where(before > 0, before, 1.0))[:, None] * direction
         return x, product <= target
+
+    def _times(self, vectors: Float[np.ndarray, "batch parameters"]) -> Float[np.ndarray, "batch parameters"]:
+        """H times every row."""
+        first = self.jacobian.pull(self.jacobian.push(vectors))
+        return first + self._information.curvature(vectors) if self._information else first
 
 
 def _dots(a: Float[np.ndarray, "batch p"], b: Float[np.ndarray, "batch p"]) -> Float[np.ndarray, " batch"]:

@@ -10,7 +10,7 @@ $\rho = (1 - \sqrt{1 - 2h})/(\beta K) \le 2\eta$ of p.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -97,25 +97,21 @@ def ball(
         )
     if not spectrum.rank:
         return _refused("the outputs do not depend on the unknowns")
-    largest, smallest = spectrum.values[0], spectrum.values[-1]
+    largest, smallest = float(spectrum.values[0]), float(spectrum.values[-1])
     rounding = jacobian.parameters * np.finfo(float).eps * largest**2 / smallest  # of a root of an eigenvalue
     inverse = 1 / max(smallest - rounding, np.finfo(float).tiny)
     error = tolerance * math.sqrt(jacobian.outputs) + _rounding(jacobian)
     step = float(np.linalg.norm(spectrum.solve(residual[None]))) + inverse * error
     K = lipschitz(jacobian, 2 * step)
     h = inverse * K * step
-    found = Ball(math.inf, 0.0, step, float(inverse), K, h, spectrum.nullity, "")
+    found = Ball(math.inf, 0.0, step, inverse, K, h, spectrum.nullity, "")
     if not h <= 0.5:
-        return _replaced(found, refused=f"h = {h:.3g} is above 1/2: the residual is too large for this conditioning")
-    return _replaced(found, radius=_near(inverse * K, step), alone_within=_alone(jacobian, found))
+        return replace(found, refused=f"h = {h:.3g} is above 1/2: the residual is too large for this conditioning")
+    return replace(found, radius=_near(inverse * K, step), alone_within=_alone(jacobian, found))
 
 
 def _refused(why: str) -> Ball:
     return Ball(math.inf, 0.0, math.inf, math.inf, math.inf, math.inf, 0, why)
-
-
-def _replaced(ball: Ball, **changes) -> Ball:
-    return Ball(**(vars(ball) | changes))
 
 
 def _near(bend: float, step: float) -> float:

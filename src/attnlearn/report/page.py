@@ -24,6 +24,10 @@ STAGES = {
     "qk": "QK circuits and query biases, from attention weights",
     "polish": "the last digits, by Gauss–Newton steps",
     "check": "agreement with fresh questions",
+    "search": "runs of the least-squares search, from random starts",
+    "heads": "numbers of heads, compared by their evidence",
+    "slots": "normalisers and masks, compared by their evidence",
+    "fit": "the fit that was kept",
 }
 
 

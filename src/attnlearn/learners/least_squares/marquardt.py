@@ -91,8 +91,8 @@ def _step(state: State, at: Callable[[Outer], Sums], rows: Rows, stall, loop: Lo
     trial = at(there)
     equations = normal(trial, rows.count)
     after = eliminate(trial, equations, state.ridge, rows.count)
-    exact = here.residual < EXACT_FIT * rows.square
-    accepted = jnp.isfinite(after.objective) & (after.objective < here.objective) & ~exact
+    accepted = jnp.isfinite(after.objective) & (after.objective < here.objective)
+    residual = jnp.where(accepted, after.residual, here.residual)
     gain = here.objective - after.objective
     damping, growth = _damping(state, accepted, gain / predicted)
     objective = jnp.where(accepted, after.objective / rows.square, state.objective)
@@ -108,11 +108,11 @@ def _step(state: State, at: Callable[[Outer], Sums], rows: Rows, stall, loop: Lo
         damping,
         growth,
         objective,
-        jnp.where(accepted, after.residual, here.residual) / rows.square,
+        residual / rows.square,
         slow,
         state.steps + 1,
         state.cg_iterations + iterations,
-        exact | (slow >= PATIENCE) | (damping > DAMPING_CEILING),
+        (residual < EXACT_FIT * rows.square) | (slow >= PATIENCE) | (damping > DAMPING_CEILING),
     )
 
 

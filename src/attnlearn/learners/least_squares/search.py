@@ -16,9 +16,11 @@ import numpy as np
 from attnlearn.layers.features import Outer
 from attnlearn.learners.least_squares import evidence
 from attnlearn.learners.least_squares.problem import AbstractProblem, Fit
+from attnlearn.learners.least_squares.thin import narrowed
 
 INITIAL_LOGIT_STD = 1.0
 SEARCH_STALL, SEARCH_STEPS = 3e-2, 80  # a run of the search: it is left early, since the next one starts from its end
+THIN_STALL = 1e-2  # the same for circuits of low rank, whose runs begin slowly
 POLISH_STALL, POLISH_STEPS = 1e-6, 60
 AGREEMENT = 1e-3  # two losses closer than this, relatively, are the same minimum
 FRUITLESS = 4  # resets in a row without a gain, where the noise is not known
@@ -28,6 +30,7 @@ MET = 256  # heads remembered, the latest
 STRANGERS = 0.1  # share of fresh heads that are drawn from everywhere
 LOGIT_STDS = (1.0, 2.0, 4.0)  # of fresh heads from the span of those met
 CANDIDATE_WORK = 1e9  # flops for comparing fresh draws with one another
+FEWEST_CANDIDATES, MOST_CANDIDATES = 4, 64
 SEARCH_WORK = 2e12  # flops after which a search gives up, if not told otherwise
 CG_PER_RUN = 300
 
@@ -37,7 +40,7 @@ class Effort:
     """How long to search: `restarts` of up to `resets` replaced heads each, the best of `candidates` draws each time.
 
     `None`: as many restarts as 2e12 floating-point operations allow, from 3 to 40; candidates by the problem's size,
-    from 4 to 64.
+    from 4 to 64, and 4 for the very first start: easy layers are found from any.
     """
 
     restarts: int | None = None
@@ -73,7 +76,8 @@ class Search:
             if restart == 0 and warm is not None:
                 fit = self._run(self._with_fresh_head(warm.outer, None), "one more head")
             else:
-                fit = self._run(self._start(self.heads), "start")
+                most = MOST_CANDIDATES if restart else FEWEST_CANDIDATES
+                fit = self._run(self._start(self.heads, most), "start")
             last = restart or self.restarts == 1
             resets = self.effort.resets if last else min(FIRST_RESETS, self.effort.resets)
             self.losses.append(self._with_resets(fit, resets).loss)
@@ -131,12 +135,10 @@ class Search:
 
     def _meet(self, fit: Fit | None) -> None:
         if fit is not None and math.isfinite(fit.loss):
-            outer = fit.outer
-            circuits = outer.queries if outer.keys is None else outer.queries @ outer.keys.swapaxes(1, 2)
-            self.met = [*self.met, *(one / np.linalg.norm(one) for one in circuits if np.any(one))][-MET:]
+            self.met = [*self.met, *(one / np.linalg.norm(one) for one in fit.outer.circuits if np.any(one))][-MET:]
 
     def _run(self, outer: Outer, name: str) -> Fit:
-        fit = self.problem.run(outer, SEARCH_STALL, SEARCH_STEPS)
+        fit = self.problem.run(outer, SEARCH_STALL if self.rank is None else THIN_STALL, SEARCH_STEPS)
         self._note(name, fit)
         if self.met:
             self._meet(fit)
@@ -148,8 +150,8 @@ class Search:
         if fit.outer.heads == self.heads and (self.best is None or fit.loss < self.best.loss):
             self.best = fit
 
-    def _start(self, heads: int) -> Outer:
-        draws = [self._draw(heads) for _ in range(self._candidates(heads))]
+    def _start(self, heads: int, most: int = MOST_CANDIDATES) -> Outer:
+        draws = [self._draw(heads) for _ in range(self._candidates(heads, most))]
         return self._best(jax.tree.map(lambda *leaves: np.stack(leaves), *draws))
 
     def _with_fresh_head(self, outer: Outer, head: int | None) -> Outer:
@@ -169,22 +171,20 @@ class Search:
         winner = int(np.argmin(self.problem.objectives(stack)))
         return jax.tree.map(lambda leaf: leaf[winner], stack)
 
-    def _candidates(self, heads: int) -> int:
+    def _candidates(self, heads: int, most: int = MOST_CANDIDATES) -> int:
         if self.effort.candidates is not None:
             return self.effort.candidates
         columns = heads * (self.problem.width[1] if self.rank is None else self.rank)
-        return int(np.clip(CANDIDATE_WORK / (2 * float(self.problem.rows.count) * columns**2), 4, 64))
+        affordable = CANDIDATE_WORK / (2 * float(self.problem.rows.count) * columns**2)
+        return int(np.clip(affordable, FEWEST_CANDIDATES, most))
 
     def _draw(self, heads: int) -> Outer:
         """Random parameters: circuits with logits of a given standard deviation on whitened tokens."""
-        circuits = np.stack([self._circuit() for _ in range(heads)])
+        full = Outer(np.stack([self._circuit() for _ in range(heads)]))
         if self.rank is None:
-            return Outer(circuits)
-        left, values, right = np.linalg.svd(circuits, full_matrices=False)
-        roots = np.sqrt(values[:, None, : self.rank])
-        queries, keys = left[:, :, : self.rank] * roots, right[:, : self.rank].swapaxes(1, 2) * roots
+            return full
         d = self.problem.width[1]
-        return Outer(queries, keys, self.key.standard_normal((heads, d, self.rank)) / math.sqrt(d))
+        return replace(narrowed(full, self.rank), values=self.key.standard_normal((heads, d, self.rank)) / math.sqrt(d))
 
     def _circuit(self) -> np.ndarray:
         """A fresh head: from the span of the heads met, or, as long as there are none, from everywhere."""
