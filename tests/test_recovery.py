@@ -346,6 +346,7 @@ def test_examples_may_be_held_out_by_their_share_or_given():
         assert result.status is Status.RECOVERED and "held" in " ".join(s.name for s in result.certificate.statements)
 
 
+@pytest.mark.slow
 def test_examples_that_the_layer_does_not_explain_are_not_certified():
     wrong = al.AttentionLayer(SMALL.qk, 1.001 * SMALL.ov, SMALL.query_bias, SMALL.offset)
     result = al.recover(labelled(), learner=Known(wrong))

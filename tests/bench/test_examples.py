@@ -99,6 +99,7 @@ def test_whitened_tokens_have_the_identity_as_second_moment():
     np.testing.assert_allclose(X.T @ X / len(X), np.eye(4), atol=1e-12)  # rounding times the condition
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_eliminated_loss_needs_no_derivative_of_the_elimination():
     def plain(T, X, Y):
         W = eliminated(T, X, Y)

@@ -49,6 +49,7 @@ def test_the_least_error_is_that_of_the_expected_information():
     np.testing.assert_allclose(bound.ov, np.sqrt(variances[32:].reshape(2, 12).mean(axis=1)), rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [Slots(), Slots(Sigmoid(), Causal())])
 def test_the_curvature_is_the_second_difference_of_the_squared_error(slots):
     """Along random directions of circuits of rank 2; the retraction is the nearest matrix of that rank."""
@@ -89,6 +90,7 @@ def test_noise_is_estimated_from_what_is_left_over():
     assert (bars.standard_errors.query_bias == 0).all() and (bars.standard_errors.offset == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clusters", ["rows", "sequences"])
 def test_the_sandwich_equals_its_definition(clusters):
     layer, X = planted.layer(0), planted.tokens(1, batch=20)
@@ -107,6 +109,7 @@ def test_the_sandwich_equals_its_definition(clusters):
     assert bars.degrees_of_freedom == groups - 1
 
 
+@pytest.mark.slow
 def test_predictions_follow_by_the_delta_method():
     layer, X = planted.layer(0), planted.tokens(1, batch=20)
     examples, new = noisy(layer, X, 0.1), planted.tokens(2, batch=2)

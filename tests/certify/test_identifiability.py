@@ -55,7 +55,12 @@ def test_a_constant_direction_hides_row_shifts_and_constants(m, d, d_out, expect
     assert report.rank_margin > 10
 
 
-@pytest.mark.parametrize("m, d, d_out", [(2, 5, 5), (3, 4, 4), (2, 4, 3), (3, 4, 2), (2, 4, 1)])
+SHAPES = (2, 5, 5), (3, 4, 4), (2, 4, 3), (3, 4, 2), (2, 4, 1)
+
+
+@pytest.mark.parametrize(
+    "m, d, d_out", [SHAPES[0], *(pytest.param(*shape, marks=pytest.mark.slow) for shape in SHAPES[1:])]
+)
 @pytest.mark.parametrize("mask", [None, Causal()])
 def test_generic_tokens_determine_every_parameter(m, d, d_out, mask):
     report = identifiability(generic_layer(m, d, d_out, slots=Slots(mask=mask)), gaussian(n=150 // d_out, d=d))
@@ -99,6 +104,7 @@ def test_equal_heads_share_their_ov():
     assert [(one.name, one.heads) for one in report.directions] == [("equal heads", (0, 2))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["one output", "same ov", "zero"])
 def test_equal_heads_with_parallel_ov_share_their_scores(parallel):
     """With one output a pair trades (d+1) directions; with W_2 = c W_1 the whole of d (d+1); so does a zero head."""
@@ -133,6 +139,7 @@ def test_one_token_shows_the_offset_and_the_sum_of_the_ov():
     assert {one.name for one in report.directions} == {"ov constant", "one token"}
 
 
+@pytest.mark.slow
 def test_too_few_outputs_are_named():
     report = identifiability(generic_layer(2, 4, 4), gaussian(2, 3))
     assert report.dimension > report.expected == 0
@@ -152,6 +159,7 @@ def test_nearly_equal_heads_show_in_the_conditioning():
     assert near.conditioning < 1e-2 * far
 
 
+@pytest.mark.slow
 def test_two_tokens_carry_a_note():
     assert "two-token" in identifiability(generic_layer(1, 3, 3), gaussian(40, 2, 3)).notes[0]
 

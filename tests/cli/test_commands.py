@@ -38,6 +38,7 @@ def test_a_layer_not_recovered_ends_with_1_and_says_why(attnlearn, asked, layer_
     assert set(arrays) == {"ov_sum"}
 
 
+@pytest.mark.slow
 def test_a_failed_run_leaves_no_layer_of_an_earlier_one(attnlearn, asked, layer_file, tmp_path):
     attnlearn("recover", layer_file, "--out", tmp_path / "out")
     asked["end"] = al.Status.ISOLATION_FAILED
@@ -199,6 +200,7 @@ def test_a_damaged_layer_ends_with_2(attnlearn, asked, layer_file):
     assert "no readable safetensors file" in done.stderr
 
 
+@pytest.mark.slow
 def test_report_draws_the_folder_again(attnlearn, asked, layer_file, tmp_path):
     attnlearn("recover", layer_file, "--out", tmp_path / "out")
     page = tmp_path / "out" / "index.html"
@@ -256,6 +258,7 @@ def test_identifiability_names_the_directions_that_given_tokens_hide(attnlearn, 
     assert done.stdout.startswith("9 of ")
 
 
+@pytest.mark.slow
 def test_identifiability_of_examples_is_that_of_their_tokens(attnlearn, tmp_path, key):
     X = key.standard_normal((40, 4, 3))
     X[..., 0] = 1  # hides m (2 d + d_out) directions

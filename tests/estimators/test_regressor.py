@@ -105,6 +105,7 @@ def test_masks_pass_through_cross_validation_when_they_are_routed():
 # --- searches, pipelines, copies -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_grid_of_slots_by_name_and_by_value_finds_the_hidden_one():
     grid = {"slots": ["softmax", "causal softmax", al.Slots(mask=al.Window(2))], "heads": [1, 2]}
     search = GridSearchCV(averaging(on_failure="warn"), grid, cv=2)

@@ -57,6 +57,7 @@ def test_asks_what_its_formula_says(key, max_tokens, calls):
     assert learned.cost.scalars == oracle.ledger.scalars == 16 * calls
 
 
+@pytest.mark.slow
 def test_the_end_of_the_budget_keeps_the_best_student(key):
     learned = TINY.learn(QueryOracle(easy_layer(), 4, max_queries=200), key)
     assert learned.status is Status.BUDGET_EXHAUSTED

@@ -98,6 +98,7 @@ def test_degenerate_layers_are_recovered_in_canonical_form(edit, mask):
     assert result.layer.heads == al.canonical(layer).heads
 
 
+@pytest.mark.slow
 def test_heads_a_thousandth_apart_are_told_apart():
     layer = planted_layer(0, close)
     result = al.recover(al.oracles.from_layer(layer))

@@ -53,6 +53,7 @@ def test_exact_answers_end_at_rounding(key, mask, biases):
     assert np.linalg.matrix_rank(result.layer.ov[0], tol=1e-10) == RANK
 
 
+@pytest.mark.slow
 def test_answers_in_single_precision_give_a_layer_to_one_part_in_a_million(key):
     truth = a_layer()
     factors, X = Factored.of(truth), design(truth, SEQUENCES, TOKENS, key)
