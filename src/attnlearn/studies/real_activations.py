@@ -39,7 +39,7 @@ class Design:
     """Heads, from 0; numbers of sentences to learn from, each set in the next; how many others are predicted."""
 
     heads: tuple[int, ...] = (0,)
-    sentences: tuple[int, ...] = (50, 150, 250, 500)
+    sentences: tuple[int, ...] = (50, 150, 250, 350, 500)
     held_out: int = 100
     seed: int = 0  # of the order of the sentences
 
