@@ -1,11 +1,12 @@
 r"""The observed information of a least-squares fit: what the outputs' curvature adds to $J^\top J$.
 
-The Hessian of $|R|^2/2$, $R = F - Y$, is $J^\top J + B$ with $B = \sum_a R_a\nabla^2F_a$. Noise makes $B$ as large as
-itself, so to first order it does not count; where the noise is large, bars from the whole Hessian cover the truth more
-nearly as often as they say [@efron1978]. Circuits of a given rank move along a curved set, which adds the part of
+The Hessian of $|R|^2/2$, $R = F - Y$, is $J^\top J + B$ with $B = \sum_a R_a\nabla^2F_a$, of the order of the noise. To
+first order bars do without B; where the noise is large, those from the whole Hessian cover the truth more nearly as
+often as they say [@efron1978]. Circuits of a given rank move along a curved set, which adds the part of
 `Coordinates.curvature`.
 """
 
+import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -56,12 +57,9 @@ class Information:
     def _sum(self, part: Callable[..., Circuits], *tangents: Circuits) -> Circuits:
         """A sum over sequences, in chunks."""
         inputs, slots = self.jacobian.inputs, self.jacobian.layer.slots
-        chunks = range(0, len(inputs), SEQUENCES)
-        sums = [
-            part(self._at, slots, inputs[start : start + SEQUENCES], self._rows[start : start + SEQUENCES], *tangents)
-            for start in chunks
-        ]
-        return jax.tree.map(lambda *terms: np.sum(terms, axis=0), *sums)
+        chunks = (slice(start, start + SEQUENCES) for start in range(0, len(inputs), SEQUENCES))
+        terms = (part(self._at, slots, inputs[chunk], self._rows[chunk], *tangents) for chunk in chunks)
+        return functools.reduce(lambda total, term: jax.tree.map(np.add, total, term), terms)
 
 
 def _weighted(at: Circuits, slots: Slots, inputs: Inputs, rows: Float[jax.Array, "n r d_out"]) -> jax.Array:
