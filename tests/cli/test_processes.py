@@ -1,6 +1,5 @@
 """The command line as a process of its own: true exit codes, pipes and signals."""
 
-import functools
 import json
 import os
 import signal
@@ -12,8 +11,9 @@ import pytest
 
 from attnlearn.records import Record
 
-INTERRUPTIBLE = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are not
-COMMAND = [sys.executable, "-c", "from attnlearn.cli import main; main()"]
+# a shell's background jobs are born deaf to SIGINT
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+COMMAND = [sys.executable, "-c", INTERRUPTIBLE + "from attnlearn.cli import main; main()"]
 
 LAYER = """
 import time
@@ -81,7 +81,6 @@ def test_an_interrupted_run_keeps_its_record_and_ends_with_1(place):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=INTERRUPTIBLE,
     )
     while not (place / "asked").exists() and running.poll() is None:
         time.sleep(0.1)
