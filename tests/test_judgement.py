@@ -50,6 +50,7 @@ def reordered(layer, order, factor=1.0):
     return al.AttentionLayer(layer.qk[order] * factor, layer.ov[order], layer.query_bias[order], layer.offset)
 
 
+@pytest.mark.slow
 def test_a_reordered_truth_has_no_error_and_its_maps_stand_in_the_order_learned(truth, oracle):
     record, arrays = record_of(Result(reordered(truth, [2, 0, 1])), oracle, RUN)
     assert record.judgement is not None

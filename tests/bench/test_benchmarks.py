@@ -23,6 +23,7 @@ def test_its_tiny_size_reaches_the_targets(name):
     assert [claim.what for claim in claims if claim.holds is False] == []
 
 
+@pytest.mark.slow
 def test_the_questions_of_a_trial_are_those_that_the_box_counted():
     oracles = []
 

@@ -25,6 +25,7 @@ def mask_of(X):
     return mask
 
 
+@pytest.mark.slow
 def test_standard_errors_equal_the_inverse_of_the_hessian():
     layer, X = planted.layer(0), planted.tokens(1, batch=20)
     examples = noisy(layer, X, 0.1, mask=mask_of(X))
@@ -75,6 +76,7 @@ def _nearest(matrices, rank):
     return left[..., :rank] * values[:, None, :rank] @ right[:, :rank]
 
 
+@pytest.mark.slow
 def test_a_layer_that_does_not_minimise_the_error_gets_no_bars():
     layer, X = planted.layer(0), planted.tokens(1, batch=20)
     with pytest.raises(ValueError, match="error bars belong to a least-squares fit"):
@@ -146,6 +148,7 @@ def test_intervals_cover_as_often_as_they_say():
     assert 0.93 < np.mean(covered) < 0.97
 
 
+@pytest.mark.slow
 def test_bars_are_refused_where_the_tokens_hide_a_direction():
     """A constant coordinate hides one column of each qk and, with bias and offset fixed, differences of ov rows."""
     X = planted.tokens(1, batch=20)
@@ -165,6 +168,7 @@ def test_bars_are_refused_where_the_tokens_hide_a_direction():
     np.testing.assert_allclose(determined.qk[:, :, 1:], errors.qk[:, :, 1:])
 
 
+@pytest.mark.slow
 def test_known_rank_makes_bars_shorter():
     layer = planted.layer(0, (2, 4, 3), head_dim=1)
     examples = noisy(layer, planted.tokens(1, batch=20), 0.01)

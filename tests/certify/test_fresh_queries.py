@@ -28,6 +28,7 @@ def statement(certificate, name):
     return next(one for one in certificate.statements if one.name.startswith(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [Slots(), Slots(mask=Causal())])
 def test_the_true_layer_passes(key, slots):
     layer = hidden_layer(slots=slots)
@@ -59,6 +60,7 @@ def test_every_parameter_counts(key, name, size, passed):
     assert fresh_queries(near, QueryOracle(layer, 8), key, SMALL).passed is passed
 
 
+@pytest.mark.slow
 def test_two_heads_merged_in_silence_are_refused(key):
     """Heads whose scores are 1e-3 apart, put together as one: the case that no stage of a learner notices."""
     layer = hidden_layer()

@@ -34,6 +34,7 @@ def test_passes_the_truth_on_clean_labels(noise):
     assert said["expected error on new sequences"].value == pytest.approx(7 * np.log(40) / (3 * 9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, None])
 @pytest.mark.parametrize("error", [1e-4, 1.0])
 def test_refuses_a_corrupted_layer(noise, error, key):
@@ -84,6 +85,7 @@ def test_hidden_directions_are_named_and_do_not_count_as_unknowns():
     assert by_name(found)["numbers per unknown"].value == 300 / (67 - 22)
 
 
+@pytest.mark.slow
 def test_a_known_rank_needs_fewer_examples():
     layer = planted.layer(0, (2, 4, 3), head_dim=1)
     X = planted.tokens(1, batch=4)

@@ -18,6 +18,7 @@ def examples(sequences, error, seed=0, mask=False):
     return layer, Examples(X, Y + error * key.standard_normal(Y.shape), present)
 
 
+@pytest.mark.slow
 def test_the_bound_is_that_of_maurer_and_pontil():
     layer, given = examples(300, 0.5, mask=True)
     found, losses, squares, count = holdout(layer, given, delta=0.1, limit=0.2), [], 0.0, 0

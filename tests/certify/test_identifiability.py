@@ -84,6 +84,7 @@ def test_the_jacobian_is_that_of_the_outputs():
     np.testing.assert_allclose(identifiability(layer, X).singular_values, twin, atol=1e-8 * twin[0])
 
 
+@pytest.mark.slow
 def test_tokens_in_a_subspace_hide_the_rest_of_it():
     """Three coordinates of five, one of them constant: p = 2 differences; m [d (d+1) - p (p+1)] + m (d-p) d_out."""
     X = np.zeros((80, 5, 5))
@@ -94,6 +95,7 @@ def test_tokens_in_a_subspace_hide_the_rest_of_it():
     assert report.agrees
 
 
+@pytest.mark.slow
 def test_equal_heads_share_their_ov():
     layer = generic_layer(3, 4, 3)
     qk, bias = layer.qk.copy(), layer.query_bias.copy()
@@ -149,6 +151,7 @@ def test_too_few_outputs_are_named():
     assert "too few tokens: 3 cannot span 4" in identifiability(generic_layer(2, 4, 4), gaussian(1, 3)).notes[1]
 
 
+@pytest.mark.slow
 def test_nearly_equal_heads_show_in_the_conditioning():
     layer = generic_layer(2, 4, 4)
     far = identifiability(layer, gaussian(60)).conditioning
@@ -164,11 +167,13 @@ def test_two_tokens_carry_a_note():
     assert "two-token" in identifiability(generic_layer(1, 3, 3), gaussian(40, 2, 3)).notes[0]
 
 
+@pytest.mark.slow
 def test_slots_stand_for_a_random_layer():
     report = identifiability(Slots(mask=Causal()), constant_coordinate(80), heads=2, width_out=3)
     assert report.dimension == report.expected == 22
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [gaussian, constant_coordinate])
 def test_above_the_memory_limit_a_bound_on_the_conditioning_is_given(tokens):
     layer, X = generic_layer(2, 4, 4), tokens(60)
@@ -212,6 +217,7 @@ def test_refuses_wrong_use():
         identifiability(Slots(), gaussian())
 
 
+@pytest.mark.slow
 def test_equal_tokens_show_no_scores():
     """Where all tokens are one, every weight is as good as another: all of qk and query_bias is free."""
     layer = random_layer(0, heads=2, width=4)
@@ -223,6 +229,7 @@ def cubes(scores, visible):
     return jnp.where(visible, scores**3, 0.0)
 
 
+@pytest.mark.slow
 def test_a_normaliser_of_ones_own_is_measured_and_its_closed_form_left_open():
     report = identifiability(Slots(cubes), gaussian(60, 4, 3), heads=2, width_out=2)
     assert report.expected is None and not report.agrees

@@ -35,6 +35,7 @@ def test_p_values_of_right_fits_are_uniform():
     assert scipy.stats.kstest(structures, "uniform").pvalue > 1e-6
 
 
+@pytest.mark.slow
 def test_a_layer_that_does_not_explain_the_labels_is_noticed():
     truth, X = planted.layer(0), planted.tokens(1, batch=40)
     examples = noisy(truth, X, 0.1)

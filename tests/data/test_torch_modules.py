@@ -8,6 +8,7 @@ import pytest
 
 from attnlearn import oracles
 
+pytestmark = pytest.mark.slow  # torch takes seconds to import
 REASON = "torch is an extra: pip install 'attnlearn[torch]'"
 
 

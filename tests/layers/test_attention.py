@@ -85,6 +85,7 @@ def test_users_get_float64_whatever_their_setting(x64):
         assert jax.config.jax_enable_x64 == x64
 
 
+@pytest.mark.slow
 def test_inside_a_transformation_the_layer_is_pure_jax():
     layer = planted.layer(0)
     X = planted.tokens(0)

@@ -37,6 +37,7 @@ def found(outer, inputs, slots, query_bias, offset, labels=None):
     return batch, np.asarray(features(outer, slots.normaliser, batch, offset))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "low_rank, query_bias, offset, rows, slots",
     [

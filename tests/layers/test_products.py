@@ -78,6 +78,7 @@ def test_circuits_have_the_jacobian_that_jax_finds(key, slots):
     assert np.abs(np.asarray(jacobian.apply(tangent)) - wanted).max() < 1e-12 * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", SLOTS)
 def test_the_transpose_is_adjoint(key, slots):
     layer = a_layer(key, slots)

@@ -38,6 +38,7 @@ def test_from_qkvo_equals_the_reference_with_shared_keys_and_all_biases(seed, kv
     np.testing.assert_allclose(layer(X), expected, atol=ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("mask", [None, al.Causal()])
 def test_from_qkvo_equals_jax_dot_product_attention(kv_heads, mask):

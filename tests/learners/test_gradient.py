@@ -21,6 +21,7 @@ def easy_layer(slots=Slots()):
     return AttentionLayer(layer.qk, layer.ov, key.standard_normal((1, 4)) / 2, key.standard_normal(4), slots)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [Slots(), Slots(mask=Causal())])
 def test_outputs_of_factors_are_those_of_their_circuits(key, slots):
     layer = AttentionLayer(*(key.standard_normal(s) for s in [(2, 5, 5), (2, 5, 3), (2, 5), (3,)]), slots=slots)
@@ -67,6 +68,7 @@ def test_the_end_of_the_budget_keeps_the_best_student(key):
     assert nothing.status is Status.BUDGET_EXHAUSTED and nothing.layer is None
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_the_best_student(key):
     def interrupt(stage, done, total):
         if done >= 20:

@@ -73,6 +73,7 @@ def test_a_bare_record_has_a_page(tmp_path):
     assert "Oracle failed" in write(tmp_path).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_drawing_again_gives_the_same_page(page, folder):
     assert write(folder).read_text(encoding="utf-8") == page
 

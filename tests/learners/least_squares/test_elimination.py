@@ -36,6 +36,7 @@ def a_problem(key, condition=1e8, noise=0.0):
     return phi, W, phi @ W + noise * key.standard_normal((SIZE, OUT))
 
 
+@pytest.mark.slow
 @float64
 def test_refinement_lowers_the_gradient_that_rounding_leaves(key):
     phi, _, labels = a_problem(key)

@@ -28,6 +28,7 @@ def test_the_scale_is_one_for_a_layer_without_scores():
     assert scale(AttentionLayer(np.zeros((2, 3, 3)), np.ones((2, 3, 3)))) == 1.0
 
 
+@pytest.mark.slow
 def test_the_unknowns_are_the_dimension_of_the_layers_of_these_ranks(key):
     shape = AttentionLayer(np.zeros((12, 384, 384)), np.zeros((12, 384, 384)))
     assert unknowns(shape, 32) == 566_016

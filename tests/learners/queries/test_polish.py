@@ -68,6 +68,7 @@ def test_answers_in_single_precision_give_a_layer_to_one_part_in_a_million(key):
     assert worst(polish(rough(truth, key, 1e-3), [(X, Y)], RANK).layer, truth) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [1e-6, 1e-4])
 def test_errors_are_proportional_to_the_noise(key, noise):
     truth = a_layer()
