@@ -204,6 +204,7 @@ def test_an_executor_is_not_handed_all_chunks_at_once(key, monkeypatch):
 
 
 @float64
+@pytest.mark.slow
 def test_a_stream_holds_one_chunk_at_a_time(key):
     at = Point(key)
     alive: list[weakref.ref] = []
