@@ -2,9 +2,9 @@ r"""Error bars of a layer that was fitted to noisy outputs by least squares.
 
 To first order in the noise the parameters are Gaussian around the truth with the covariance $\sigma^2H^{-1}$, H the
 Hessian of the squared error: $J^\top J$, J the Jacobian of all observed outputs, and what the noise bends of it.
-Predictions follow by the delta method. Where the data leave directions open,
-bars are refused exactly there: they are infinite for every entry, head or prediction that such a direction touches,
-and `determined` gives the bars of what is left, the layer with no part along them.
+Predictions follow by the delta method. Where the data leave directions open, bars are refused exactly there: they are
+infinite for every entry, head or prediction that such a direction touches, and `determined` gives the bars of what is
+left, the layer with no part along them.
 """
 
 from dataclasses import dataclass, replace

@@ -56,8 +56,8 @@ class Coordinates:
 
     def circuits(self, vectors: Float[np.ndarray, "batch size"]) -> Circuits:
         """The changes, with a leading axis; parameters that are not free do not change."""
-        parts = np.split(vectors, np.cumsum([block.size for block in self._blocks])[:-1], axis=1)
-        rows, ov, offset = (block.matrices(part) for block, part in zip(self._blocks, parts, strict=True))
+        parts = zip(self._blocks, self._parts(vectors), strict=True)
+        rows, ov, offset = (block.matrices(part) for block, part in parts)
         (heads, d, _), ov_shape = self._shapes
         extended = np.zeros((len(vectors), heads, d + 1, d))
         extended[:, :, self._rows] = rows
@@ -79,9 +79,12 @@ class Coordinates:
         To second order they move by $Z + U_\perp Z_{21}S^{-1}Z_{12}V_\perp^\top$, the blocks in the coordinates of Z.
         """
         slopes = self._free(Circuits(*(np.asarray(part)[None] for part in gradient)))
-        parts = np.split(vectors, np.cumsum([block.size for block in self._blocks])[:-1], axis=1)
-        terms = zip(self._blocks, slopes, parts, strict=True)
+        terms = zip(self._blocks, slopes, self._parts(vectors), strict=True)
         return np.concatenate([block.curvature(slope[0], part) for block, slope, part in terms], axis=1)
+
+    def _parts(self, vectors: Float[np.ndarray, "batch size"]) -> list[np.ndarray]:
+        """The coordinates of every block."""
+        return np.split(vectors, np.cumsum([block.size for block in self._blocks])[:-1], axis=1)
 
     def _free(self, circuits: Circuits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The free rows of the matrices of every block."""
@@ -105,7 +108,7 @@ class _Block:
         return len(self.left) * int(self.kept.sum())
 
     def matrices(self, vectors: Float[np.ndarray, "batch size"]) -> Float[np.ndarray, "batch heads p q"]:
-        return self.left @ self._rotated(vectors) @ self.right.swapaxes(1, 2)
+        return self.left @ self._unpacked(vectors) @ self.right.swapaxes(1, 2)
 
     def curvature(
         self, gradient: Float[np.ndarray, "heads p q"], vectors: Float[np.ndarray, "batch size"]
@@ -113,21 +116,23 @@ class _Block:
         rank = self.inverse.shape[1]
         if not rank:
             return np.zeros_like(vectors)
-        slope = (self.left.swapaxes(1, 2) @ gradient @ self.right)[:, rank:, rank:]
-        Z = self._rotated(vectors)
+        slope = self._rotate(gradient)[:, rank:, rank:]
+        Z = self._unpacked(vectors)
         found = np.zeros_like(Z)
         found[:, :, rank:, :rank] = slope @ Z[:, :, :rank, rank:].swapaxes(2, 3) * self.inverse[:, None, :]
         found[:, :, :rank, rank:] = self.inverse[:, :, None] * (Z[:, :, rank:, :rank].swapaxes(2, 3) @ slope)
         return found[:, :, self.kept].reshape(vectors.shape)
 
-    def _rotated(self, vectors: Float[np.ndarray, "batch size"]) -> Float[np.ndarray, "batch heads p q"]:
+    def _rotate(self, matrices: Float[np.ndarray, "*batch heads p q"]) -> Float[np.ndarray, "*batch heads p q"]:
+        return self.left.swapaxes(1, 2) @ matrices @ self.right
+
+    def _unpacked(self, vectors: Float[np.ndarray, "batch size"]) -> Float[np.ndarray, "batch heads p q"]:
         rotated = np.zeros((len(vectors), len(self.left), *self.kept.shape))
         rotated[:, :, self.kept] = vectors.reshape(len(vectors), len(self.left), int(self.kept.sum()))
         return rotated
 
     def vectors(self, matrices: Float[np.ndarray, "batch heads p q"]) -> Float[np.ndarray, "batch size"]:
-        rotated = self.left.swapaxes(1, 2) @ matrices @ self.right
-        return rotated[:, :, self.kept].reshape(len(matrices), self.size)
+        return self._rotate(matrices)[:, :, self.kept].reshape(len(matrices), self.size)
 
 
 def _block(matrices: Float[np.ndarray, "heads p q"], rank: int | None) -> _Block:
