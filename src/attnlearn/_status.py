@@ -31,6 +31,13 @@ class Status(enum.Enum):
     NO_AGREEMENT = "No agreement: independent starts ended at different fits, and the noise is not known."
     WRONG_HEADS = "Wrong number of heads suspected: another number explains the outputs better."
     NOT_IDENTIFIABLE = "Not identifiable: these inputs do not show the layer."
+    W_SUM_UNRELIABLE = (
+        "Not spiky: too few rows are decided by one token, so the sum of the OV circuits is not reliable."
+    )
+    OV_SUM_SINGULAR = "The sum of the OV circuits has no full row rank, so outputs cannot be turned into tokens."
+    TOO_FEW_CERTIFICATES = "Too few distinct certificates: they do not determine a hull of the attention matrices."
+    HULL_UNRELIABLE = "The hull of the attention matrices is unreliable: its singular gap is small."
+    NOT_VALIDATED = "Not validated: no candidate explains the rows that were held out."
     NOT_ATTENTION = "The source is not an attention layer of this family."
     INTERRUPTED = "Interrupted: what was learned so far is kept."
 

@@ -4,5 +4,15 @@ from attnlearn.learners._base import AbstractLearner, Learned
 from attnlearn.learners.gradient import GradientDescent
 from attnlearn.learners.least_squares import VariableProjection
 from attnlearn.learners.queries import MultiHeadQueries
+from attnlearn.learners.sculpting import LeastSquares, Sculpting, Sharpening
 
-__all__ = ["AbstractLearner", "GradientDescent", "Learned", "MultiHeadQueries", "VariableProjection"]
+__all__ = [
+    "AbstractLearner",
+    "GradientDescent",
+    "Learned",
+    "LeastSquares",
+    "MultiHeadQueries",
+    "Sculpting",
+    "Sharpening",
+    "VariableProjection",
+]

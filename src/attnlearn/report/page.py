@@ -28,6 +28,14 @@ STAGES = {
     "heads": "numbers of heads, compared by their evidence",
     "slots": "normalisers and masks, compared by their evidence",
     "fit": "the fit that was kept",
+    "crude": "crude estimates of the sum of all OV circuits",
+    "ov_sum": "the sum of all OV circuits, from rows that one token decides",
+    "certificates": "rows in which all heads share their weight between two tokens",
+    "hull": "the affine hull of the QK circuits, carved out of certificates",
+    "net": "tuples of points of the hull, compared by one regression each",
+    "faithful": "the layer with its QK circuits in the hull",
+    "sharpened": "certificates of every head for itself",
+    "polished": "the last fit, in all entries of the QK circuits",
 }
 
 
@@ -154,6 +162,8 @@ def _short(value: Any) -> str:
     if isinstance(value, (list, tuple)) and value and all(isinstance(entry, (int, float)) for entry in value):
         low, high = min(value), max(value)
         return _short(low) if low == high else f"{_short(low)} to {_short(high)}"
+    if isinstance(value, str):
+        return value
     return str(value) if len(str(value)) < 60 else f"({len(value)} entries)"
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from attnlearn.records import Study, write_whole
 from attnlearn.report.palette import FAINT, GOOD, GREY, OV, QK, STYLE, log_axis
+from attnlearn.report.sculpting import SCULPTING
 
 _DPI = 170
 _COLOURS = (QK, OV, GOOD, GREY)
@@ -55,4 +56,4 @@ def _curves(ax: Axes, study: Study, quantity: str) -> None:
         ax.plot(places, errors, "o-", color=_COLOURS[number % len(_COLOURS)], linewidth=1.4, label=f"head {head + 1}")
 
 
-DRAWINGS: Mapping[str, Callable[[Study], Figure]] = {"minilm-activations": errors_against_sentences}
+DRAWINGS: Mapping[str, Callable[[Study], Figure]] = {"minilm-activations": errors_against_sentences, **SCULPTING}

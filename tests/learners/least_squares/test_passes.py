@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 import attnlearn as al
 from attnlearn._types import float64
 from attnlearn.layers.features import features
+from attnlearn.learners import _chunks
 from attnlearn.learners.least_squares import passes
 from attnlearn.learners.least_squares.elimination import eliminate, normal, solver
 from attnlearn.learners.least_squares.frame import Model
@@ -195,7 +196,7 @@ class Late(Executor):
 @pytest.mark.slow
 @float64
 def test_an_executor_is_not_handed_all_chunks_at_once(key, monkeypatch):
-    monkeypatch.setattr(passes, "IN_FLIGHT", 2)
+    monkeypatch.setattr(_chunks, "IN_FLIGHT", 2)
     at, executor = Point(key), Late()
     sums = ChunkSums(at.form, chunks_of(at.batch, 1), executor, at.outer)
     W = jnp.asarray(at.W)

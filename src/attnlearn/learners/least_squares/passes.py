@@ -10,9 +10,8 @@ With $J V = (\partial_V \Phi) W$ at fixed coefficients $W$ and the features $\Ph
 | `push`, `pull` | $\Phi^\top J V$, then $J^\top(J V - \Phi C)$ |
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -24,11 +23,11 @@ from jaxtyping import Float
 
 from attnlearn._types import float64
 from attnlearn.layers.features import Batch, Outer, features
+from attnlearn.learners._chunks import over_chunks
 
 Matrix = Float[jax.Array, "_ _"]
 
 SAMPLES = 32  # of a diagonal entry: random signs times the entries of a column, over which it is averaged
-IN_FLIGHT = 64  # chunks that wait for an executor, at most
 
 
 class Form(NamedTuple):
@@ -131,16 +130,7 @@ class ChunkSums:
     def _parts(self, work: Callable[[Batch], Any]) -> Iterator[Any]:
         # NumPy: another process would read JAX arrays in its own precision
         chunks = (jax.tree.map(np.asarray, chunk) for chunk in self._chunks())
-        if self._executor is None:
-            yield from map(work, chunks)
-            return
-        waiting: deque[Future] = deque()  # `Executor.map` would read all chunks at once
-        for chunk in chunks:
-            waiting.append(self._executor.submit(work, chunk))
-            if len(waiting) > IN_FLIGHT:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        return over_chunks(chunks, work, self._executor)
 
 
 @float64

@@ -1,8 +1,6 @@
 """One least-squares problem: examples in their frame, ready to run from any start; in memory or in a stream."""
 
 import abc
-import contextlib
-import functools
 import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
@@ -13,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from threadpoolctl import ThreadpoolController
 
 from attnlearn._progress import progress
 from attnlearn._types import float64
 from attnlearn.layers.features import Batch, Outer
+from attnlearn.learners._blas import one_blas_thread
 from attnlearn.learners.least_squares.conjugate_gradients import eagerly
 from attnlearn.learners.least_squares.elimination import Eliminated, eliminate, finish, normal
 from attnlearn.learners.least_squares.marquardt import RIDGE_FLOOR, Rows, State, advance, begin
@@ -26,14 +24,6 @@ from attnlearn.learners.least_squares.passes import BatchSums, ChunkSums, Form, 
 SELECTION_RIDGE = 1e-6  # for comparing candidates
 STACK_SCALARS = 2**24  # of features, for the candidates that are compared at once
 PATIENT_WORK = 2e9  # flops of a step above which each step is a call of its own, to be seen and interrupted
-
-
-_blas = functools.cache(ThreadpoolController)  # looking for the libraries takes milliseconds
-
-
-def _one_blas_thread() -> contextlib.AbstractContextManager:
-    """At small factorisations the threads of BLAS only wait for each other."""
-    return _blas().limit(limits=1, user_api="blas")
 
 
 class Fit(NamedTuple):
@@ -90,7 +80,7 @@ class Resident(AbstractProblem):
 
     @float64
     def run(self, outer: Outer, stall: float, steps: int) -> Fit:
-        with _one_blas_thread():
+        with one_blas_thread():
             state = _begin(self.form, self.batch, self.rows, outer)
             m, _, rank = outer.queries.shape
             patient = self.work(m, rank) * 20 > PATIENT_WORK
@@ -104,7 +94,7 @@ class Resident(AbstractProblem):
     def objectives(self, outers: Outer) -> Float[np.ndarray, " candidates"]:
         columns = outers.queries.shape[1] * (self.width[1] if outers.values is None else outers.values.shape[-1])
         size = max(1, min(len(outers.queries), int(STACK_SCALARS / (float(self.rows.count) * columns))))
-        with _one_blas_thread():
+        with one_blas_thread():
             found = np.asarray(_objectives(self.form, self.batch, self.rows, outers, size))
         return np.where(np.isfinite(found), found, np.inf)
 
@@ -129,7 +119,7 @@ class Streamed(AbstractProblem):
 
     @float64
     def run(self, outer: Outer, stall: float, steps: int) -> Fit:
-        with _one_blas_thread():
+        with one_blas_thread():
             state = begin(outer, self._at, self.rows)
             while not state.finished and state.steps < steps:
                 state = advance(state, self._at, self.rows, (stall, int(state.steps) + 1), eagerly)
