@@ -53,6 +53,42 @@ def test_planted_problem_of_other_tokens_has_the_same_layer():
     assert examples.truth is not None and np.array_equal(examples.truth.qk, planted.layer().qk)
 
 
+def test_correlated_heads_are_mixed_with_the_first_and_scaled_again():
+    m, d, R, rho = 3, 4, 5.0, 0.9
+    layer, plain = (Planted(m, d, 2, R, 1, 7, correlation=one).layer() for one in (rho, 0.0))
+    rng = np.random.default_rng(7)
+    thetas = [R * G / np.sqrt((G**2).sum()) for G in rng.normal(size=(m, d, d))]
+    mixed = [thetas[0], *(rho * thetas[0] + np.sqrt(1 - rho**2) * theta for theta in thetas[1:])]
+    qk = [R * theta / np.sqrt((theta**2).sum()) for theta in mixed]
+    assert np.abs(layer.qk - qk).max() < 1e-14 * R  # rounding
+    assert np.array_equal(layer.ov, plain.ov) and np.array_equal(layer.ov, rng.normal(size=(m, d, d)) / np.sqrt(d))
+    for i in range(1, m):
+        cosine = np.sum(thetas[0] * thetas[i]) / R**2
+        share = np.sqrt(1 - rho**2)
+        wanted = (rho + share * cosine) / np.sqrt(1 + 2 * rho * share * cosine)  # rho for orthogonal draws
+        assert abs(np.sum(layer.qk[0] * layer.qk[i]) / R**2 - wanted) < 1e-14
+
+
+def test_without_correlation_the_recipe_is_as_it_was():
+    problem = (3, 3, 4, 2.0, 20, 1)
+    examples = Planted(*problem, correlation=0.0).draw()
+    qk, ov, X, _ = recipe(*problem)
+    assert examples.truth is not None
+    assert np.array_equal(examples.truth.qk, qk) and np.array_equal(examples.truth.ov, ov)
+    assert np.array_equal(examples.X, X) and np.array_equal(examples.Y, Planted(*problem).draw().Y)
+
+
+def test_one_head_has_nothing_to_be_correlated_with():
+    alone, plain = (Planted(1, 3, 2, 4.0, 1, 0, correlation=one).layer() for one in (0.5, 0.0))
+    assert np.allclose(alone.qk, plain.qk, rtol=1e-15, atol=0) and np.array_equal(alone.ov, plain.ov)
+
+
+@pytest.mark.parametrize("correlation", [-0.1, 1.0, float("nan")])
+def test_wrong_correlation_is_refused(correlation):
+    with pytest.raises(ValueError, match=f"correlation must be at least 0 and below 1, got {correlation}"):
+        Planted(2, 3, 2, 4.0, 1, 0, correlation=correlation)
+
+
 def test_held_out_examples_are_others_and_have_no_noise():
     planted = Planted(1, 6, 6, 6.0, 50, 0, noise=0.1)
     seen, held_out = planted.draw(), planted.held_out(40)

@@ -7,7 +7,7 @@ import pytest
 
 from attnlearn.records import Certificate, Cost, Phase, Record
 from attnlearn.report import headline, scientific, tiles, write
-from attnlearn.report.page import duration
+from attnlearn.report.page import STAGES, duration
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,22 @@ def test_figures_of_a_stage_are_a_line(record, tmp_path):
     page = write(tmp_path).read_text(encoding="utf-8")
     assert "causal no · ranks 2 to 5 · left for another way · gap None · steps 1,200" in page
     assert "the jumps of hard attention" in page
+
+
+def test_words_of_a_stage_are_shown_whole(record, tmp_path):
+    words = "12 slabs narrower than 0.1, certain for one head and the exact sum; evidence otherwise"
+    figures = {"in": words, "norms": {f"estimate {number}": 0.1 for number in range(7)}, "path": ["a", "b"]}
+    replace(record, phases=(Phase("certificates", figures, 3, 0.1),), sentences=()).save(tmp_path, {})
+    page = write(tmp_path).read_text(encoding="utf-8")
+    assert f"in {words} · norms (7 entries) · path " in page
+    assert "rows in which all heads share their weight between two tokens" in page
+
+
+@pytest.mark.parametrize(
+    "phase", ["crude", "ov_sum", "certificates", "hull", "net", "faithful", "sharpened", "polished"]
+)
+def test_every_phase_of_sculpting_has_its_words(phase):
+    assert phase in STAGES
 
 
 def test_times_are_written_for_people():

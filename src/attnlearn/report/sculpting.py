@@ -12,21 +12,22 @@ from attnlearn.report.palette import FAINT, GOOD, GREY, OV, QK, log_axis
 from attnlearn.report.walkthrough import walkthrough
 
 FAIR, GOOD_GAP, CLOSE = 7.0, 13.0, 5.0  # gaps called fair and good, in degrees what counts as close
-LEAST = 1e-17  # drawn for an error of zero
+LEAST, LEAST_SHARE = 1e-17, 1e-6  # drawn for an error of zero, and for no row at all
 _COLOURS = (QK, OV, GOOD, GREY)
 Row = Mapping[str, Any]
 
 
 def phases_against(study: Study) -> Figure:
     """Errors of every phase, the shares that it accepts and the gap, against what the study varies."""
-    along = study.name.removeprefix("sculpting-")
+    along = str(study.design["along"])
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     errors, shares, gap = figure.subplots(1, 3)
     x = [row[along] for row in study.table]
     for (label, read), colour in zip(_ERRORS.items(), (GREY, "black", OV, QK, GOOD), strict=True):
         _median_line(errors, x, [read(row) for row in study.table], (label, colour))
-    _median_line(shares, x, [row["score"] for row in study.table], ("decided by one token", QK))
-    _median_line(shares, x, [row["accepted"] for row in study.table], ("accepted edges", OV))
+    for label, name, colour in (("decided by one token", "score", QK), ("accepted edges", "accepted", OV)):
+        part = [None if row[name] is None else max(row[name], LEAST_SHARE) for row in study.table]
+        _median_line(shares, x, part, (label, colour))
     _median_line(gap, x, [row["gap"] for row in study.table], ("gap", QK))
     for limit, word in ((FAIR, "fair"), (GOOD_GAP, "good")):
         gap.axhline(limit, color=GREY, linewidth=0.8, linestyle=":")
@@ -36,8 +37,8 @@ def phases_against(study: Study) -> Figure:
             ax.set_xscale("log")
         log_axis(ax, "y")
         ax.set(title=title, xlabel=along)
-    errors.legend(frameon=False, fontsize=7)
-    shares.legend(frameon=False)
+    _legend(errors, fontsize=7)
+    _legend(shares)
     return figure
 
 
@@ -50,7 +51,7 @@ _ERRORS: Mapping[str, Callable[[Row], float | None]] = {
 }
 
 
-def _median_line(ax: Axes, x: Sequence[float], y: Sequence[float | None], look: tuple[str, str]) -> None:
+def _median_line(ax: Axes, x: Sequence[int | float], y: Sequence[float | None], look: tuple[str, str]) -> None:
     """Every point, and a line through the medians; what was not reached is left out."""
     there = [(a, max(b, LEAST)) for a, b in zip(x, y, strict=True) if b is not None]
     if not there:
@@ -61,6 +62,12 @@ def _median_line(ax: Axes, x: Sequence[float], y: Sequence[float | None], look: 
     at = np.unique(places)
     ax.plot(places, values, "o", color=colour, markersize=3, alpha=0.5)
     ax.plot(at, [np.median(values[places == one]) for one in at], "-", color=colour, linewidth=1.4, label=label)
+
+
+def _legend(ax: Axes, **look: Any) -> None:
+    """A legend, where there is anything to name."""
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, **look)
 
 
 def gap_against_angle(study: Study) -> Figure:
@@ -85,7 +92,7 @@ def gap_against_angle(study: Study) -> Figure:
     ax.axhline(CLOSE, color=GREY, linewidth=0.8, linestyle=":")
     log_axis(ax, "y")
     ax.set(xscale="log", xlabel="gap", ylabel="largest angle to the true heads, degrees")
-    ax.legend(frameon=False)
+    _legend(ax)
     return figure
 
 
@@ -101,7 +108,11 @@ def seeds(study: Study) -> Figure:
         for ax, quantity in zip(panels, ("faithful", "qk", "seconds"), strict=True):
             _seed_points(ax, x, [row[quantity] for row in rows], [row["trusted"] for row in rows])
     for ax, title in zip(panels, ("faithful error", "QK error after the polish", "seconds"), strict=True):
-        log_axis(ax, "y")
+        if title == "seconds":
+            ax.set_ylim(bottom=0)
+            ax.grid(axis="y")
+        else:
+            log_axis(ax, "y")
         ax.set(title=title, xticks=range(len(names)))
         ax.set_xticklabels(names, fontsize=7)
     return figure
@@ -114,8 +125,40 @@ def _seed_points(ax: Axes, x: np.ndarray, y: Sequence[float | None], trusted: Se
 
 
 def _name(row: Row) -> str:
-    shape = f"{row['heads']}, {row['width']}, {row['tokens']}, {row['norm']:g}\n{row['examples']:,} examples"
+    shape = f"{row['heads']}, {row['width']}, {row['tokens']}, {row['norm']:g}\nN = {row['examples']:,}"
     return shape + (f"\n{100 * row['noise']:g} % noise" if row["noise"] else "")
+
+
+def region(study: Study) -> Figure:
+    """Errors of the hard problems, by groups: in the hull (hollow where it is not trusted), sharpened, polished."""
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    ax = figure.subplots()
+    names = []
+    for number, row in enumerate(study.table):
+        first = number == 0 or study.table[number - 1]["group"] != row["group"]
+        if first:
+            ax.axvline(number - 0.5, color=FAINT, linewidth=0.8)
+            ax.annotate(f" {row['group']}", (number - 0.5, 1.0), xycoords=("data", "axes fraction"), color=GREY)
+        style = {"faithful": QK, "sharpened": OV, "polished": GOOD}
+        for quantity, colour in style.items():
+            if row[quantity] is not None:
+                filled = "full" if row["trusted"] or quantity != "faithful" else "none"
+                label = quantity if number == 0 else None
+                value = max(row[quantity], LEAST)
+                ax.plot(number, value, "o", color=colour, markersize=5, fillstyle=filled, label=label)
+        names.append(
+            f"{row['heads']}, {row['width']}, {row['tokens']}, {row['norm']:g}\nseed {row['seed']}{_extra(row)}"
+        )
+    log_axis(ax, "y")
+    ax.set(ylabel="relative error")
+    ax.set_xticks(range(len(names)), names, fontsize=6, rotation=90)
+    _legend(ax)
+    return figure
+
+
+def _extra(row: Row) -> str:
+    noise = f", noise {row['noise']:g}" if row["noise"] else ""
+    return noise + (f", cosine {row['correlation']:g}" if row["correlation"] else "")
 
 
 def routes(study: Study) -> Figure:
@@ -136,7 +179,7 @@ def routes(study: Study) -> Figure:
     log_axis(errors, "y")
     errors.set(title="relative error of the outputs")
     exact.set(title="random starts that end exactly", ylim=(0, 1))
-    errors.legend(frameon=False)
+    _legend(errors)
     for ax in (errors, exact):
         ax.set_xticks(range(len(names)), names, fontsize=7)
     return figure
@@ -162,7 +205,7 @@ def hardness(study: Study) -> Figure:
         ax.set(title=title, xlabel="heads", xticks=sorted(set(heads)))
         if ax is not panels[2]:
             log_axis(ax, "y")
-        ax.legend(frameon=False)
+        _legend(ax)
     return figure
 
 
@@ -172,12 +215,13 @@ _HARD = (
     (("least squares not exact", "not_exact"), ("with noise: hidden part missed", "not_found")),
 )
 
-SWEPT = ("examples", "heads", "width", "tokens", "norm", "noise")
+SWEPT = ("examples", "examples-three-heads", "heads", "width", "tokens", "norm", "noise")
 SCULPTING: Mapping[str, Callable[[Study], Figure]] = {
     "sculpting-walkthrough": walkthrough,
     "sculpting-seeds": seeds,
     "sculpting-gap": gap_against_angle,
     "sculpting-routes": routes,
+    "sculpting-region": region,
     "sculpting-hardness": hardness,
     **{f"sculpting-{along}": phases_against for along in SWEPT},
 }

@@ -55,11 +55,10 @@ def _certificates(ax: Axes, rows: Mapping[str, Row]) -> None:
 
 
 def _hull(ax: Axes, rows: Mapping[str, Row]) -> None:
-    values, gaps = rows["hull"]["values"][:SMALLEST], rows["hull"]["gaps"]
-    heads = int(np.argmax(gaps)) + 1
+    values, heads = rows["hull"]["values"][:SMALLEST], rows["hull"]["heads"]
     colours = [OV if number < heads else QK for number in range(len(values))]
     ax.bar(np.arange(1, len(values) + 1), values, color=colours)
-    ax.annotate(f"gap {gaps[heads - 1]:.3g}", (0.02, 0.93), xycoords="axes fraction", color=OV)
+    ax.annotate(f"gap {rows['hull']['gap']:.3g}", (0.02, 0.93), xycoords="axes fraction", color=OV)
     log_axis(ax, "y")
     ax.set(xlabel="smallest singular values of the certificates")
 

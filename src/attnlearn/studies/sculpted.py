@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from attnlearn._progress import progress
+from attnlearn._status import Status
 from attnlearn.data.distributions import Planted
 from attnlearn.data.examples import Examples
 from attnlearn.layers.attention import AttentionLayer
@@ -32,6 +33,8 @@ def sculpted(problem: Planted, learner: Sculpting | None = None) -> dict[str, An
 
 def phases(learned: Learned, examples: Examples) -> dict[str, Any]:
     """What each phase says of itself, and how far it is from the truth of `examples`."""
+    if learned.status is Status.INTERRUPTED:  # a study is stopped as a whole
+        raise KeyboardInterrupt
     told = {phase.name: phase.figures for phase in learned.phases}
     assert examples.truth is not None  # planted
     ov_sum = np.sum(examples.truth.ov, axis=0)
@@ -67,7 +70,9 @@ def _judged(learned: Learned, problem: Planted) -> dict[str, Any]:
     apart = distance(learned.layer, problem.layer())
     outputs = np.asarray(learned.layer(fresh.X))
     error = float(np.linalg.norm(outputs - fresh.Y) / np.linalg.norm(fresh.Y))
-    return {"qk": apart.qk, "ov": apart.ov, "polished": error}
+    # infinite where heads ran together: no number
+    qk, ov = (one if np.isfinite(one) else None for one in (apart.qk, apart.ov))
+    return {"qk": qk, "ov": ov, "polished": error}
 
 
 def hull_errors(

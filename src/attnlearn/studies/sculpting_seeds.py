@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from attnlearn.data.distributions import Planted
 from attnlearn.records import Study
 from attnlearn.studies.sculpted import study, table
@@ -49,7 +51,7 @@ def _answer(table: Sequence[dict[str, Any]], seeds: int) -> str:
         name = f"({one['heads']}, {one['width']}, {one['tokens']}, {one['norm']:g}, {one['examples']:,})"
         reached = sum(row["trusted"] and row["faithful"] <= row["limit"] for row in rows)
         noise = f" with noise {one['noise']:g}" if one["noise"] else ""
-        polished = max(row["qk"] for row in rows)
+        polished = max(np.inf if row["qk"] is None else row["qk"] for row in rows)
         slowest = max(row["seconds"] for row in rows)
         words.append(
             f"{name}{noise}: faithful error at most {one['limit']:g} on {reached} of {seeds}, worst QK circuit after "

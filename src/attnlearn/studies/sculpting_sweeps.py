@@ -23,10 +23,11 @@ class Sweep:
     """One field of the problem, its values, and the seeds; `centre` is everything else."""
 
     along: str
-    values: tuple[float, ...]
+    values: tuple[int | float, ...]
     question: str
     centre: Planted = CENTRE
     seeds: tuple[int, ...] = SEEDS
+    name: str = ""  # of the study; by default "sculpting-" and the field
 
     def problems(self) -> list[Planted]:
         """Every value with every seed."""
@@ -37,7 +38,10 @@ class Sweep:
         start = time.perf_counter()
         problems = self.problems()
         rows = table(problems, [None] * len(problems))
-        return study(f"sculpting-{self.along}", self.question, rows, self.answer(rows), time.perf_counter() - start)
+        found = study(
+            self.name or f"sculpting-{self.along}", self.question, rows, self.answer(rows), time.perf_counter() - start
+        )
+        return replace(found, design={**found.design, "along": self.along})
 
     def answer(self, rows: Sequence[dict[str, Any]]) -> str:
         """How many seeds each value gave a trusted hull, and exact circuits after the polish."""
@@ -57,10 +61,19 @@ def sculpting_examples(sweep: Sweep | None = None) -> Study:
     return (sweep or Sweep("examples", (2500, 5000, 10_000, 20_000, 40_000, 80_000, 160_000), question)).run()
 
 
+def sculpting_examples_three_heads(sweep: Sweep | None = None) -> Study:
+    """How many examples three heads need, at width 10 and two tokens."""
+    question = "How do the errors of the phases fall with the number of examples, with three heads?"
+    counts = (50_000, 100_000, 200_000, 400_000, 800_000)
+    centre = Planted(heads=3, width=10, tokens=2, norm=4.0, examples=400_000, seed=0)
+    name = "sculpting-examples-three-heads"
+    return (sweep or Sweep("examples", counts, question, centre, (0, 1, 2, 5, 9), name)).run()
+
+
 def sculpting_heads(sweep: Sweep | None = None) -> Study:
     """What each further head costs sculpting."""
     question = "How do acceptance and the errors of the phases change with the number of heads?"
-    centre = replace(CENTRE, width=10, tokens=3, examples=200_000)
+    centre = replace(CENTRE, width=10, tokens=2, examples=200_000)
     return (sweep or Sweep("heads", (1, 2, 3, 4), question, centre)).run()
 
 
@@ -90,6 +103,7 @@ def sculpting_noise(sweep: Sweep | None = None) -> Study:
 
 SWEEPS: dict[str, Callable[[], Study]] = {
     "sculpting-examples": sculpting_examples,
+    "sculpting-examples-three-heads": sculpting_examples_three_heads,
     "sculpting-heads": sculpting_heads,
     "sculpting-width": sculpting_width,
     "sculpting-tokens": sculpting_tokens,

@@ -12,7 +12,7 @@ import numpy as np
 from attnlearn.data.distributions import Planted
 from attnlearn.learners.sculpting import crude, net
 from attnlearn.learners.sculpting.certificates import edges, error_of_sum, output_metric
-from attnlearn.learners.sculpting.hull import Carving, carve, gaps
+from attnlearn.learners.sculpting.hull import Carving, carve
 from attnlearn.learners.sculpting.marquardt import Start, marquardt
 from attnlearn.learners.sculpting.net import Grid
 from attnlearn.learners.sculpting.ov_sum import Refinement, Sample, learn_sum, tighten
@@ -57,10 +57,8 @@ def sculpting_walkthrough(problem: Planted = PROBLEM) -> Study:
 
     hull = carve(found, heads, error, Carving())
     assert hull is not None  # of this problem
-    apart, angle = hull_errors(hull.point, hull.directions, truth)
-    table.append(
-        {"phase": "hull", "values": hull.singular_values, "gaps": gaps(hull), "distance": apart, "angle": angle}
-    )
+    _, angle = hull_errors(hull.point, hull.directions, truth)
+    table.append({"phase": "hull", "values": hull.singular_values, "heads": heads, "gap": hull.gap, "angle": angle})
 
     rows = Rows.of(X, Y, key.choice(len(X) * problem.tokens, 3500, replace=False))
     fit, held_out = rows.part(slice(2000, None)), rows.part(slice(0, 2000))

@@ -88,7 +88,7 @@ def test_other_processes_give_the_same(examples):
 
 @pytest.mark.slow
 def test_a_dask_cluster_gives_the_same(examples):
-    distributed = pytest.importorskip("distributed", reason="dask is no need of the library: `pip install distributed`")
+    distributed = pytest.importorskip("distributed", reason="dask is an extra: attnlearn[cluster]")
     with distributed.Client(processes=False, n_workers=1, dashboard_address=None) as client:
         agree(both(examples, chunk=100, executor=client.get_executor()), both(examples, chunk=100))
 

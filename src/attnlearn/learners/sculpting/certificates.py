@@ -57,7 +57,7 @@ class Edges(NamedTuple):
     @property
     def functionals(self) -> Float[np.ndarray, "n dd"]:
         r"""$\mathrm{vec}(x_a(u-v)^\top)$, row-major."""
-        return (self.query[:, :, None] * (self.u - self.v)[:, None, :]).reshape(len(self.u), -1)
+        return (self.query[:, :, None] * (self.u - self.v)[:, None, :]).reshape(len(self.u), self.u.shape[1] ** 2)
 
     def tolerance(self, error: float) -> Float[np.ndarray, " n"]:
         r"""$\varepsilon$ of each, with $\delta_W$ = `error`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from attnlearn.learners.sculpting.certificates import WIDEST, Edges
 
@@ -54,16 +54,24 @@ class Hull(NamedTuple):
 
 
 def select(edges: Edges, most: int, error: float) -> Equalities:
-    """The `most` distinct functionals of least slack; a functional and its negative are one."""
+    """The `most` distinct functionals of least slack, or fewer where there are no more."""
     slack = np.where(edges.residual < WIDEST, edges.slack(error), np.inf)
-    order = np.argsort(slack, kind="stable")[: POOL * most]
-    pool = edges.take(order[np.isfinite(slack[order])])
-    A = pool.functionals
+    order = np.argsort(slack, kind="stable")
+    order = order[np.isfinite(slack[order])]
+    for size in (POOL * most, len(order)):  # mostly the first is enough
+        pool = edges.take(order[:size])
+        kept = _distinct(pool.functionals)[:most]
+        if len(kept) == most:
+            break
+    return Equalities(pool.functionals[kept], pool.log_odds[kept], pool.tolerance(error)[kept])
+
+
+def _distinct(A: Float[np.ndarray, "rows dd"]) -> Int[np.ndarray, " some"]:
+    """The first row of every functional, in order; a functional and its negative are one."""
     keys = np.round(A / 2, 9)
     leading = np.take_along_axis(keys, (keys != 0).argmax(axis=1)[:, None], axis=1)
     _, place = np.unique(keys * np.sign(leading) + 0.0, axis=0, return_index=True)
-    kept = np.sort(place)[:most]
-    return Equalities(A[kept], pool.log_odds[kept], pool.tolerance(error)[kept])
+    return np.sort(place)
 
 
 def full_rank(A: Float[np.ndarray, "T dd"], heads: int, floor: float) -> bool:
@@ -108,8 +116,8 @@ def _affine(null: Float[np.ndarray, "m dd1"], scale: float) -> tuple[np.ndarray,
 def carve(edges: Edges, heads: int, error: float, carving: Carving) -> Hull | None:
     """The hull of the most functionals whose gap is at least half of the largest; `None` where none has full rank.
 
-    The largest gap prefers few functionals, whose hull has more noise in it. The gap that is told is the largest: what
-    is known of the angle at a gap was measured with it.
+    The largest gap prefers few functionals, whose hull has more noise in it. The gap that is told is the largest that
+    another number of functionals confirms to within half: few functionals alone may leave a false null space.
     """
     d = edges.query.shape[1]
     found: list[Hull] = []
@@ -123,7 +131,9 @@ def carve(edges: Edges, heads: int, error: float, carving: Carving) -> Hull | No
             found.append(hull(chosen, heads, carving.reweightings))
     if not found:
         return None
-    largest = max(one.gap for one in found)
+    told = [one.gap for one in found]
+    confirmed = [gap for gap in told if sum(other >= PLENTY * gap for other in told) > 1]
+    largest = max(confirmed, default=min(told))
     return [one for one in found if one.gap >= PLENTY * largest][-1]._replace(gap=largest)
 
 

@@ -163,7 +163,7 @@ def head_equalities(
     misfit = np.linalg.norm(target - np.einsum("rom,mr->ro", steps, share), axis=1)
     spread = np.sqrt(np.einsum("rii->ir", inverse) / max(rows.Y.shape[1] - m, 1))
     b, epsilon = _odds(edge, share, (misfit, spread), outside is None)
-    A = (edge.query[:, :, None] * difference[:, None, :]).reshape(len(difference), -1)
+    A = (edge.query[:, :, None] * difference[:, None, :]).reshape(len(difference), difference.shape[1] ** 2)
     return HeadEqualities(A, np.where(np.isfinite(epsilon), b, 0.0), epsilon)
 
 
@@ -206,7 +206,7 @@ def regress(known: HeadEqualities, head: int, theta: Float[np.ndarray, "d d"]) -
 
 def _judged(fit: Rows, held_out: Rows, thetas: Float[np.ndarray, "m d d"]) -> Sharpened:
     """A fit in the affine hull of these heads, judged on held-out rows."""
-    flat = (thetas[1:] - thetas[:1]).reshape(len(thetas) - 1, -1)
+    flat = (thetas[1:] - thetas[:1]).reshape(len(thetas) - 1, thetas[0].size)
     directions = np.linalg.qr(flat.T)[0].T.reshape(-1, *thetas.shape[1:])
     fitted = marquardt(fit, Start(thetas, directions), HULL_STEPS)
     return Sharpened(fitted, directions, relative_error(held_out, fitted.thetas, fitted.W), ())
