@@ -95,8 +95,12 @@ def open_learner(name: str, fields: Mapping[str, Any]) -> AbstractLearner:
     try:
         return known[name](**fields)
     except TypeError as error:
-        wanted = ", ".join(inspect.signature(known[name]).parameters)
-        raise ValueError(f"{name} cannot be made with {', '.join(fields) or 'nothing'}: it takes {wanted}.") from error
+        wanted = inspect.signature(known[name]).parameters
+        if set(fields) <= set(wanted):
+            raise ValueError(f"{name} cannot be made: {error}.") from error
+        raise ValueError(
+            f"{name} cannot be made with {', '.join(fields) or 'nothing'}: it takes {', '.join(wanted)}."
+        ) from error
 
 
 def named_values(words: Sequence[str]) -> dict[str, Any]:

@@ -32,9 +32,9 @@ def random_problems(count: int, seed: int = 0) -> list[Planted]:
 
 
 def sculpting_gap(problems: Sequence[Planted] | None = None) -> Study:
-    """Whether the gap tells a good hull from a bad one, on 200 random problems whose number of heads is not told."""
+    """Whether the gap tells a good hull from a bad one, on 120 random problems whose number of heads is not told."""
     start = time.perf_counter()
-    problems = random_problems(200) if problems is None else problems
+    problems = random_problems(120) if problems is None else problems
     rows = table(problems, [Sculpting(polish=None)] * len(problems))
     return study("sculpting-gap", QUESTION, rows, _answer(rows), time.perf_counter() - start)
 

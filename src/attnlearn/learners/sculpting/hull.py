@@ -78,7 +78,7 @@ def full_rank(A: Float[np.ndarray, "T dd"], heads: int, floor: float) -> bool:
     """Whether heads, and not repeated functionals, make the null space: the `heads`-th smallest singular value of the
     normalised functionals is above `floor` times the largest."""
     values = np.linalg.svd(A / np.linalg.norm(A, axis=1, keepdims=True), compute_uv=False)[::-1]
-    return bool(values[heads - 1] > floor * values[-1])
+    return heads <= len(values) and bool(values[heads - 1] > floor * values[-1])
 
 
 def hull(equalities: Equalities, heads: int, reweightings: int = 8) -> Hull:
@@ -124,7 +124,7 @@ def carve(edges: Edges, heads: int, error: float, carving: Carving) -> Hull | No
     for multiple in carving.one_head if heads == 1 else carving.more_heads:
         chosen = select(edges, multiple * d * d, error)
         # several heads that leave fewer functionals than asked for have run into the width: their gap says nothing
-        enough = 2 * d * d if heads == 1 else multiple * d * d
+        enough = fewest(1, d, carving) if heads == 1 else max(multiple * d * d, d * d + heads)
         if len(chosen.b) < enough or (found and len(chosen.b) == found[-1].functionals):
             continue
         if full_rank(chosen.A, heads, carving.rank_floor):
@@ -133,8 +133,13 @@ def carve(edges: Edges, heads: int, error: float, carving: Carving) -> Hull | No
         return None
     told = [one.gap for one in found]
     confirmed = [gap for gap in told if sum(other >= PLENTY * gap for other in told) > 1]
-    largest = max(confirmed, default=min(told))
+    largest = max(confirmed, default=min(told) if len(told) > 1 or heads == 1 else PLENTY * told[0])
     return [one for one in found if one.gap >= PLENTY * largest][-1]._replace(gap=largest)
+
+
+def fewest(heads: int, d: int, carving: Carving) -> int:
+    """The least number of distinct functionals that a hull is carved out of."""
+    return 2 * d * d if heads == 1 else min(carving.more_heads) * d * d
 
 
 def gaps(found: Hull, most: int = MOST_HEADS) -> Float[np.ndarray, " most"]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -38,8 +38,14 @@ HULL_STEPS = 15
 ERROR_EXAMPLES = 20_000  # from which the error of the sum is read
 SHARP = 1e-3  # error at which sharpening ends
 NARROW = 0.1  # logits
+ROUNDINGS = 10  # of a label's precision, that an exact fit may miss it by
+JUDGED = "an error on rows that the fits do not read, which chose among candidates"
+SHARPENED = "the sharpened layer"
 ROUNDING = 1e-10  # of a label, below which it has no noise
 FAITHFUL, EXACT, NOISY = 0.1, 1e-9, 1.2  # errors accepted in the hull and after a polish; times the noise
+
+
+KINDS = {"refinement": Refinement, "body": Body, "carving": Carving, "grid": Grid}
 
 
 class Sculpting(AbstractLearner[Examples]):
@@ -63,13 +69,15 @@ class Sculpting(AbstractLearner[Examples]):
     - `executor`: any `concurrent.futures` executor, whose workers then make these passes.
 
     **Guarantee.** None in advance. Assumed: tokens of the named distribution, no query biases, no offset, no mask, a
-    sum of OV circuits of full row rank, and attention that is often decided by one or two tokens. `LEARNED` means that
-    held-out rows are explained to `tolerance`; `result.phases` says what every phase was given, gave and certified,
+    sum of OV circuits of full row rank, attention that is often decided by one or two tokens, and examples in random
+    order. `LEARNED` means that rows which the fits of the last phases do not read, but which choose among candidates,
+    are explained to `tolerance`; `result.phases` says what every phase was given, gave and certified,
     with the faithful error beside the polished one. On the cube, with one head and the exact sum, the slabs of
     `certificates.slab` are certain.
 
     **Cost:** passes over $N$ examples of $O(Nk^3d)$ operations, $O(Td^4)$ for a hull of $T$ functionals, and
-    $O(Ro(md^2)^2)$ for a step of the last fit on $R$ rows. Memory: a chunk, and 60,000 rows. [@chen2025]
+    $O(Ro(md^2)^2)$ for a step of the last fit on $R$ rows. Memory: a chunk, 180,000 rows, and $Td^2$ numbers of the
+    functionals, with some $20$ times as many while they are chosen. [@chen2025]
     """
 
     heads: int | None = None
@@ -92,15 +100,22 @@ class Sculpting(AbstractLearner[Examples]):
     def __check_init__(self):
         for name in ("heads", "chunk", "held_out"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name, kind in KINDS.items():
+            if not isinstance(value := getattr(self, name), kind):
+                raise TypeError(f"{name} must be a {kind.__name__} object, got {value!r}")
         if self.distribution not in DISTRIBUTIONS:
             raise ValueError(f"distribution must be one of {', '.join(DISTRIBUTIONS)}, got {self.distribution!r}")
         if not isinstance(self.polish, LeastSquares | None):
             raise TypeError(f"polish must be a LeastSquares object or None (stay in the hull), got {self.polish!r}")
+        if not isinstance(self.sharpening, Sharpening | None):
+            raise TypeError(f"sharpening must be a Sharpening object or None, got {self.sharpening!r}")
+        if not isinstance(self.executor, Executor | None) and not hasattr(self.executor, "submit"):
+            raise TypeError(f"executor must be a concurrent.futures executor, got {self.executor!r}")
         for name in ("noise", "tolerance"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < np.inf:
+            if value is not None and not (isinstance(value, int | float | np.number) and 0 <= value < np.inf):
                 raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
 
     def learn(self, source: Examples, key: np.random.Generator) -> Learned:
@@ -119,6 +134,14 @@ class Sculpting(AbstractLearner[Examples]):
             raise ValueError("Sequences of one token show no attention: wanted are two tokens or more")
         with one_blas_thread():
             return _Run(self, source, key).outcome()
+
+
+class Candidate(NamedTuple):
+    """A layer that is not polished yet: where it comes from, and its error on held-out rows."""
+
+    name: str
+    error: float
+    fitted: Fitted
 
 
 class _Run:
@@ -145,8 +168,8 @@ class _Run:
         except KeyboardInterrupt:
             last = f"in the phase {self.phases[-1].name!r}" if self.phases else "before the first phase"
             status, words = Status.INTERRUPTED, f"Stopped {last}; what the phases before gave is kept."
-        n = self.examples
-        cost = Cost(len(n), n.tokens, n.scalars, time.perf_counter() - self.start)
+        given = self.examples
+        cost = Cost(len(given), given.tokens, given.scalars, time.perf_counter() - self.start)
         return Learned(self.layer, status, cost, tuple(self.phases), words, self.arrays)
 
     def _learn(self) -> tuple[Status, str]:
@@ -170,9 +193,9 @@ class _Run:
         candidates = [] if found is None else self._faithful(found, heads, rows)
         if self.learner.sharpening is not None and candidates:
             candidates = [*self._sharpened(self.learner.sharpening, candidates[0], rows), *candidates]
-        error = candidates[0][0] if candidates else np.inf
+        error = candidates[0].error if candidates else np.inf
         if polish is not None:
-            error = self._polished(polish, [one for _, one in candidates], heads, rows)
+            error = self._polished(polish, candidates, heads, rows)
         return self._verdict(error)
 
     def _verdict(self, error: float) -> tuple[Status, str]:
@@ -183,7 +206,8 @@ class _Run:
         if error <= target:
             beyond = [self.owed] if self.owed else []
             return Status.LEARNED, " ".join([words, *beyond, *([self.doubt.evidence] if self.doubt else [])])
-        return Status.NOT_VALIDATED, f"{words} {self.doubt.evidence if self.doubt else verdicts.NOISE_UNKNOWN}"
+        further = "" if self.learner.polish is None or self.noise else f" {verdicts.NOISE_UNKNOWN}"
+        return Status.NOT_VALIDATED, f"{words} {self.doubt.evidence if self.doubt else ''}".rstrip() + further
 
     def _doubt(self, stop: Stop | None) -> None:
         if stop is not None and self.suspicion is not None:
@@ -194,7 +218,7 @@ class _Run:
     @contextmanager
     def _phase(self, name: str, given: str) -> Iterator[dict[str, Any]]:
         """Times a phase; what it puts into the figures is kept, also where it stops."""
-        figures: dict[str, Any] = {"in": given}
+        figures: dict[str, Any] = {"in": given, "out": "nothing: it stopped here", "certified": "nothing"}
         start = time.perf_counter()
         try:
             yield figures
@@ -212,7 +236,7 @@ class _Run:
             self.noise = 0.0 if noise is None or noise < ROUNDING * self.rms else noise
             names = ["paper"] if k == 2 and self.tokens.sliced else [one for one in starts if one != "paper"]
             figures |= {"out": f"estimates of the sum: {', '.join(starts)}", "certified": "nothing"}
-            figures |= {"norms": {one: float(np.linalg.norm(W)) for one, W in starts.items()}, "noise": self.noise}
+            figures |= {"norms": {one: float(np.linalg.norm(W)) for one, W in starts.items()}, "noise": noise}
             self.arrays |= {f"crude_{one}": W for one, W in starts.items()} | {"ov_sum": starts[names[-1]]}
             self.suspicion = verdicts.singular(self.arrays["ov_sum"], self.rms * float(np.sqrt(d / sums.rows)))
             if self.suspicion is not None and self.examples.width_out < d:
@@ -274,7 +298,7 @@ class _Run:
         rows = Rows.of(np.asarray(part.inputs.X), part.targets, where * k + index % k)
         return rows.part(slice(held_out, None)), rows.part(slice(0, held_out))
 
-    def _faithful(self, found: Hull, heads: int, rows: tuple[Rows, Rows]) -> list[tuple[float, Fitted]]:
+    def _faithful(self, found: Hull, heads: int, rows: tuple[Rows, Rows]) -> list[Candidate]:
         """Phases (v) and (vi) in the hull: candidates by their error on held-out rows."""
         grid, (fit, held_out) = self.learner.grid, rows
         few = fit.part(slice(0, grid.rows))
@@ -289,39 +313,39 @@ class _Run:
             judged.sort(key=lambda pair: pair[0])
             error, best = judged[0]
             self.layer = _layer(best)
-            verdict = "an error on rows that no fit read" if self.doubt is None else "nothing: the hull is not reliable"
+            self._doubt(verdicts.of_error(error, self._allowed(FAITHFUL)))
+            verdict = JUDGED if self.doubt is None else "nothing: the hull is not reliable"
             figures |= {"out": "a layer with attention matrices in the hull", "residual": best.residual}
             figures |= {"error": error, "steps": best.steps, "certified": verdict}
-        return judged
+        source = "the hull" if self.doubt is None else "an unreliable hull"
+        return [Candidate(f"candidate {n + 1} of {source}", *pair) for n, pair in enumerate(judged)]
 
-    def _sharpened(
-        self, settings: Sharpening, faithful: tuple[float, Fitted], rows: tuple[Rows, Rows]
-    ) -> list[tuple[float, Fitted]]:
+    def _sharpened(self, settings: Sharpening, faithful: Candidate, rows: tuple[Rows, Rows]) -> list[Candidate]:
         """The layer in the hull with every head certified for itself, where that is better on held-out rows."""
         with self._phase("sharpened", f"the faithful layer; {min(settings.rows, len(rows[0].Y))} rows") as figures:
-            found = sharpen(*rows, faithful[1].thetas, settings, self._allowed(SHARP))
+            found = sharpen(*rows, faithful.fitted.thetas, settings, self._allowed(SHARP))
             figures |= {"out": "a layer in the hull of its own heads", "residual": found.fitted.residual}
             figures |= {"error": found.error, "path": list(found.path)}
             figures["certified"] = "an error on held-out rows, by which it was chosen"
-        if found.error >= faithful[0]:
+        if found.error >= faithful.error:
             return []
         self.owed, self.layer = verdicts.OWED_TO_SHARPENING, _layer(found.fitted)
-        return [(found.error, found.fitted)]
+        return [Candidate(SHARPENED, found.error, found.fitted)]
 
-    def _polished(self, polish: LeastSquares, faithful: list[Fitted], heads: int, rows: tuple[Rows, Rows]) -> float:
+    def _polished(self, polish: LeastSquares, known: list[Candidate], heads: int, rows: tuple[Rows, Rows]) -> float:
         """The last fit in the full space; what it started from stands in its figures."""
-        source = "the hull" if self.doubt is None else "an unreliable hull"
-        candidates = [(f"candidate {n + 1} of {source}", one.thetas) for n, one in enumerate(faithful)]
-        candidates += polish.random(heads, self.examples.width, self.key)
-        with self._phase("polished", f"{len(candidates)} starts; {len(rows[0].Y)} rows") as figures:
-            if not candidates:
+        starts = [(one.name, one.fitted.thetas) for one in known]
+        starts += polish.random(heads, self.examples.width, self.key)
+        with self._phase("polished", f"{len(starts)} starts; {len(rows[0].Y)} rows") as figures:
+            if not starts:
                 raise self.doubt or Stop(Status.NOT_VALIDATED, "The polish has no start: give it restarts.")
-            found = polish(*rows, candidates, self._target())
+            found = polish(*rows, starts, self._target())
             self.layer = _layer(found.fitted)
-            if self.doubt is not None or found.start.startswith("random"):
-                self.owed = self.owed or verdicts.OWED_TO_FIT
+            if found.start != SHARPENED:
+                beyond = self.doubt is not None or found.start.startswith("random")
+                self.owed = verdicts.OWED_TO_FIT if beyond else None
             figures |= {"out": "a layer", "start": found.start, "residual": found.fitted.residual}
-            figures |= {"error": found.error, "certified": "an error on rows that no fit read"}
+            figures |= {"error": found.error, "certified": JUDGED}
         return found.error
 
     def _target(self) -> float:
@@ -331,8 +355,9 @@ class _Run:
         return self._allowed(FAITHFUL if self.learner.polish is None else EXACT)
 
     def _allowed(self, least: float) -> float:
-        """`least`, or the noise where that is more."""
-        return max(least, NOISY * self.noise / self.rms)
+        """`least`, or the noise or the rounding of the labels where these are more."""
+        rounding = ROUNDINGS * float(np.finfo(self.examples.dtype).eps)
+        return max(least, rounding, NOISY * self.noise / self.rms)
 
 
 def _layer(fitted: Fitted) -> AttentionLayer:

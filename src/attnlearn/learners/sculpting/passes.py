@@ -8,13 +8,14 @@ import numpy as np
 from jaxtyping import Float
 
 from attnlearn.data.examples import Examples
+from attnlearn.learners._blas import one_blas_thread
 from attnlearn.learners._chunks import over_chunks
 from attnlearn.learners.sculpting.certificates import WIDEST, Edges, edges
 from attnlearn.learners.sculpting.crude import Moments, moments
 from attnlearn.learners.sculpting.ov_sum import Sample
 from attnlearn.learners.sculpting.tokens import AbstractTokens
 
-ACCEPTED = 0.1  # residual below which a row counts as an accepted edge
+ACCEPTED = 0.1  # residual in the metric below which a row counts as an accepted edge
 CHUNK_SCALARS = 2**19  # entries of the tokens in a chunk, by default: an executor holds 64 chunks
 
 
@@ -74,14 +75,16 @@ class Certificates(NamedTuple):
 def _moments(tokens: AbstractTokens, chunk: tuple[np.ndarray, np.ndarray]) -> Moments:
     X, Y = chunk
     tokens.refuse(X)
-    return moments(X, Y)
+    with one_blas_thread():  # in a worker too
+        return moments(X, Y)
 
 
 def _certificates(
     tokens: AbstractTokens, arguments: tuple[np.ndarray, np.ndarray, float, int], chunk: tuple[np.ndarray, np.ndarray]
 ) -> Certificates:
     (inverse, metric, error, most), (X, Y) = arguments, chunk
-    found = edges(Y @ inverse, X, tokens, metric)
+    with one_blas_thread():
+        found = edges(Y @ inverse, X, tokens, metric)
     accepted = int((found.residual < ACCEPTED).sum())
     return Certificates(_least(found, error, most), X.shape[0] * X.shape[1], accepted, error, most)
 

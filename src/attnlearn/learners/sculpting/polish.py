@@ -81,4 +81,5 @@ class LeastSquares(eqx.Module):
         if len(fit.Y) <= self.search_rows:
             return best
         fitted = marquardt(fit.part(slice(0, self.rows)), Start(best.fitted.thetas), self.steps)
-        return Polished(fitted, relative_error(held_out, fitted.thetas, fitted.W), best.start)
+        last = Polished(fitted, relative_error(held_out, fitted.thetas, fitted.W), best.start)
+        return last if last.error <= best.error else best

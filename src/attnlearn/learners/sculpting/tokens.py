@@ -119,6 +119,8 @@ class Gaussian(AbstractTokens):
     sliced = False
 
     def refuse(self, X: Float[np.ndarray, "n k d"]) -> None:
+        if np.all(np.abs(X) == 1):
+            raise ValueError('These tokens lie on the cube, and are not standard normal: give distribution="cube"')
         tokens = X.reshape(-1, X.shape[-1])
         allowed = MOMENTS + 10 / np.sqrt(len(tokens))
         mean = np.abs(tokens.mean(axis=0)).max()

@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 from attnlearn._status import Status, Stop
 from attnlearn.data.examples import Examples
-from attnlearn.learners.sculpting.hull import Carving, Hull
+from attnlearn.learners.sculpting.hull import Carving, Hull, fewest, gaps, select
 from attnlearn.learners.sculpting.ov_sum import Refinement
 from attnlearn.learners.sculpting.passes import Certificates
 
@@ -72,13 +72,24 @@ def flat(score: float, refinement: Refinement) -> Stop | None:
 def too_few(found: Certificates, heads: int, carving: Carving) -> Stop:
     """Why there is no hull."""
     d = found.edges.query.shape[1]
-    possible = 2**d * (3**d - 1) / 4
-    multiple = min(carving.one_head if heads == 1 else carving.more_heads)
+    distinct = len(select(found.edges, len(found.edges.u), found.error).b)
+    cube = np.all(np.abs(found.edges.query) == 1) and len(found.edges.u)
+    limit = f" On the cube there are {2**d * (3**d - 1) / 4:.3g} at width {d}; a larger width helps." if cube else ""
     return Stop(
         Status.TOO_FEW_CERTIFICATES,
-        f"{len(found.edges.u)} rows of {found.rows} lie near an edge; {multiple * d * d} distinct functionals of full "
-        f"rank are needed, and on the cube there are {possible:.3g} at width {d}. More examples help, a larger width "
-        "more.",
+        f"{found.rows} rows gave {distinct} distinct functionals; {fewest(heads, d, carving)} of full rank are needed. "
+        f"More examples help.{limit}",
+    )
+
+
+def of_error(error: float, allowed: float) -> Stop | None:
+    """The verdict on a layer in the hull that does not explain the held-out rows."""
+    if error <= allowed:
+        return None
+    return Stop(
+        Status.NOT_VALIDATED,
+        f"The layer in the hull errs by {error:.2g} on held-out rows, where {allowed:.2g} is accepted: the hull does "
+        "not hold the heads, or their number is wrong.",
     )
 
 
@@ -91,9 +102,10 @@ def of_gap(hull: Hull, carving: Carving) -> Stop | None:
     """The verdict on a hull that is not to be trusted."""
     if hull.gap >= carving.fair:
         return None
-    d, heads = len(hull.point), len(hull.directions) + 1
+    heads, peak = len(hull.directions) + 1, int(np.argmax(gaps(hull))) + 1
+    hint = "More examples help." if peak == heads else f"More examples help; the gap peaks at {peak} heads."
     return Stop(
         Status.HULL_UNRELIABLE,
         f"The gap at {heads} heads is {hull.gap:.2g} from {hull.functionals} functionals; {carving.fair:.2g} is fair, "
-        f"{carving.good:.2g} good. More examples help{', a larger width more' if d <= 6 and heads > 1 else ''}.",
+        f"{carving.good:.2g} good. {hint}",
     )
