@@ -138,7 +138,8 @@ def region(study: Study) -> Figure:
         first = number == 0 or study.table[number - 1]["group"] != row["group"]
         if first:
             ax.axvline(number - 0.5, color=FAINT, linewidth=0.8)
-            ax.annotate(f" {row['group']}", (number - 0.5, 1.0), xycoords=("data", "axes fraction"), color=GREY)
+            at = (number - 0.5, 1.0)
+            ax.annotate(f" {row['group']}", at, xycoords=("data", "axes fraction"), color=GREY, fontsize=7)
         style = {"faithful": QK, "sharpened": OV, "polished": GOOD}
         for quantity, colour in style.items():
             if row[quantity] is not None:
@@ -152,7 +153,7 @@ def region(study: Study) -> Figure:
     log_axis(ax, "y")
     ax.set(ylabel="relative error")
     ax.set_xticks(range(len(names)), names, fontsize=6, rotation=90)
-    _legend(ax)
+    _legend(ax, loc="center right")
     return figure
 
 

@@ -1,8 +1,8 @@
 r"""Phase (vi): Levenberg–Marquardt from a tuple of attention matrices, each projection matrix eliminated (Kaufman).
 
 In the $m(m-1)$ coordinates of the hull it ends the faithful route; in all $md^2$ coordinates it is the polish. It is
-dense and in NumPy: rows are few, nothing is compiled, and the formula can be read beside the hull's directions. For many
-rows and other layers there is `least_squares`.
+dense and in NumPy: rows are few, nothing is compiled, and the formula stands beside the hull's directions. For many
+rows and for other layers there is `least_squares`.
 
 For row $a$, $$\frac{\partial y_o}{\partial\Theta_{i,pq}}=x_{a,p}\,\big[\mathrm{Cov}_i(x_a)W_i\big]_{qo},\qquad
 \mathrm{Cov}_i(x)=\sum_bp_{i,b}\,x_bx_b^\top-q_iq_i^\top .$$
