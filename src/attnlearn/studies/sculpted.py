@@ -56,7 +56,7 @@ def phases(learned: Learned, examples: Examples) -> dict[str, Any]:
         "angle": angle,
         "faithful": told.get("faithful", {}).get("error"),
         "sharpened": told.get("sharpened", {}).get("error"),
-        "trusted": str(told.get("faithful", {}).get("certified", "nothing")).startswith("an error"),
+        "trusted": told.get("faithful", {}).get("trusted", False),
         "start": told.get("polished", {}).get("start"),
     }
 

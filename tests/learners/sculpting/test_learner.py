@@ -368,3 +368,37 @@ def test_a_gap_that_no_other_number_of_functionals_confirms_is_not_believed():
     """Of 72 functionals the gap is 20, of 108 it is 5: the hull is 60 degrees off."""
     result = learned(Planted(2, 6, 3, 4.0, 4000, 0).draw(), heads=2, polish=None, refinement=Refinement())
     assert result.status is Status.HULL_UNRELIABLE and figures(result, "hull")["gap"] < 7
+
+
+@pytest.mark.slow
+def test_two_heads_are_learned_from_labels_with_one_percent_of_noise():
+    """The error on fresh examples is that of a least-squares estimate, within a factor of .7 to 1.6."""
+    problem = Planted(2, 8, 4, 4.0, 40_000, 1, noise=0.01)
+    result = Sculpting(heads=2).learn(problem.draw(), np.random.default_rng(0))
+    assert result.status is Status.LEARNED and figures(result, "faithful")["error"] <= 0.1
+    fresh = problem.held_out(2000)
+    error = np.linalg.norm(np.asarray(result.layer(fresh.X)) - fresh.Y) / np.linalg.norm(fresh.Y)
+    law = 0.01 * np.sqrt(2 * (64 + 64) / (LeastSquares().rows * 8))
+    assert 0.7 * law <= error <= 1.6 * law
+
+
+def test_labels_in_single_precision_are_explained_to_their_rounding(one_head):
+    single = Examples(np.asarray(one_head.X, np.float32), np.asarray(one_head.Y, np.float32))
+    result = learned(single, heads=1)
+    assert result.status is Status.LEARNED and result.layer.qk.dtype == np.float64
+
+
+@pytest.mark.parametrize("name", ["refinement", "body", "carving", "grid", "sharpening"])
+def test_settings_of_another_kind_are_refused(name):
+    with pytest.raises(TypeError, match=f"{name} must be a|Type-check error"):
+        Sculpting(**{name: 5})
+
+
+def test_an_executor_that_cannot_be_handed_work_is_refused():
+    with pytest.raises(TypeError, match=r"executor must be a concurrent\.futures executor, got 4|Type-check error"):
+        Sculpting(executor=4)
+
+
+def test_more_heads_than_a_hull_can_have_are_named():
+    result = learned(Planted(1, 4, 4, 4.0, 1000, 0).draw(), heads=20, polish=None, grid=Grid(rows=1900))
+    assert result.status in (Status.TOO_FEW_CERTIFICATES, Status.TOO_FEW_EXAMPLES)

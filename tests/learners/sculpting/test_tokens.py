@@ -90,3 +90,8 @@ def test_tokens_that_are_not_standard_normal_are_refused(key):
         GAUSSIAN.refuse(X + 0.5)
     with pytest.raises(ValueError, match="miss mean 0 by .* and covariance 1 by 3"):
         GAUSSIAN.refuse(2 * X)
+
+
+def test_gaussian_tokens_are_not_taken_from_the_cube(key):
+    with pytest.raises(ValueError, match="These tokens lie on the cube"):
+        GAUSSIAN.refuse(2.0 * key.integers(0, 2, (50, 3, 4)) - 1)

@@ -316,7 +316,7 @@ class _Run:
             self._doubt(verdicts.of_error(error, self._allowed(FAITHFUL)))
             verdict = JUDGED if self.doubt is None else "nothing: the hull is not reliable"
             figures |= {"out": "a layer with attention matrices in the hull", "residual": best.residual}
-            figures |= {"error": error, "steps": best.steps, "certified": verdict}
+            figures |= {"error": error, "steps": best.steps, "certified": verdict, "trusted": self.doubt is None}
         source = "the hull" if self.doubt is None else "an unreliable hull"
         return [Candidate(f"candidate {n + 1} of {source}", *pair) for n, pair in enumerate(judged)]
 
