@@ -6,28 +6,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from cancelling import corners, hidden, outputs
 from oracles import attention, softmax
 
 from attnlearn.data.cancelling_heads import CancellingHeads, ParityHeads
 from attnlearn.data.distributions import cube, gaussian
 
 HEADS = [2, 3, 4, 5]
-
-
-def hidden(planted, X):
-    return outputs(planted.layer(), X) - outputs(planted.common(), X)
-
-
-def outputs(layer, X):
-    """In NumPy: every layer here has other shapes, and JAX would compile each."""
-    scores = X[:, None] @ layer.qk @ X[:, None].swapaxes(-1, -2)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return (weights / weights.sum(axis=-1, keepdims=True) @ X[:, None] @ layer.ov).sum(axis=1)
-
-
-def all_corners(k, d):
-    """Every sequence of k tokens on the cube."""
-    return np.array(list(itertools.product([-1.0, 1.0], repeat=k * d))).reshape(-1, k, d)
 
 
 def partitions(items):
@@ -70,7 +55,7 @@ def test_the_lowest_order_that_is_left_is_a_joint_cumulant(m):
     n, norm = m - 1, 1e-2
     planted = CancellingHeads(m, 2, norm, 3)
     theta, W = planted.ingredients()
-    for X in (all_corners(2, 2)[::2], all_corners(3, 2)[::8]):
+    for X in (corners(2, 2)[::2], corners(3, 2)[::8]):
         found = hidden(planted, X)
         for x, rows in zip(X, found, strict=True):
             for a, column in itertools.product(range(x.shape[0]), range(2)):
@@ -94,7 +79,7 @@ def test_hidden_part_shrinks_with_the_power_of_the_norm(m, tokens):
 def test_layer_is_the_common_head_and_the_weighted_heads_by_loops(lowest):
     planted = CancellingHeads(3, 2, 3.0, 0, lowest=lowest, balance=0.7, generic=0.2, width_out=3)
     layer, (theta, W) = planted.layer(), planted.ingredients()
-    for x in all_corners(2, 2):
+    for x in corners(2, 2):
         expected = attention(planted.common(), x)
         for a, (i, c) in itertools.product(range(2), enumerate(planted.weights)):
             generic = layer.qk[i] - planted.scales[i] * theta
@@ -130,7 +115,7 @@ def test_generic_parts_make_the_attention_matrices_linearly_independent():
 def test_two_tokens_show_exactly_a_parity(m):
     planted = ParityHeads(m, max(2 * m - 2, 3), 4.0, m)
     layer = planted.layer()
-    X = all_corners(2, planted.width) if planted.width <= 5 else cube(np.random.default_rng(0), 200, 2, planted.width)
+    X = corners(2, planted.width) if planted.width <= 5 else cube(np.random.default_rng(0), 200, 2, planted.width)
     for x, rows in zip(X, outputs(layer, X), strict=True):
         for a in range(2):
             expected = (x[0] + x[1]) / 2 @ planted.common().ov[0]
@@ -145,7 +130,7 @@ def test_two_tokens_show_exactly_a_parity(m):
 def test_statistics_of_lower_degree_see_nothing_of_a_parity():
     """Correlations with all 2^8 products of the entries of both tokens, by enumeration at d = 4."""
     planted = ParityHeads(3, 4, 4.0, 0)
-    X = all_corners(2, 4)
+    X = corners(2, 4)
     rows = hidden(planted, X)[:, 0] @ planted.direction
     seen = set()
     for chosen in itertools.product([False, True], repeat=8):
@@ -157,7 +142,7 @@ def test_statistics_of_lower_degree_see_nothing_of_a_parity():
 
 
 def test_parities_of_other_bits_are_uncorrelated():
-    X = all_corners(2, 4)
+    X = corners(2, 4)
     found = {}
     for seed in range(40):
         planted = ParityHeads(3, 4, 4.0, seed)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from cancelling import corners, hidden, outputs
 from scipy import integrate, stats
 
 from attnlearn.data.cancelling_heads import CancellingHeads, ParityHeads
@@ -19,27 +20,12 @@ from attnlearn.theory import (
 )
 
 
-def hidden(planted, X):
-    return outputs(planted.layer(), X) - outputs(planted.common(), X)
-
-
-def outputs(layer, X):
-    """In NumPy: every layer here has other shapes, and JAX would compile each."""
-    scores = X[:, None] @ layer.qk @ X[:, None].swapaxes(-1, -2)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return (weights / weights.sum(axis=-1, keepdims=True) @ X[:, None] @ layer.ov).sum(axis=1)
-
-
 def spread_and_reach(planted, X):
     """L (n, k) and D (n, k) of every row, with the mean of the values as v."""
     theta, W = planted.ingredients()
     scores, values = X @ theta @ X.swapaxes(1, 2), X @ W
     reach = np.linalg.norm(values - values.mean(axis=1, keepdims=True), axis=-1).max(axis=1, keepdims=True)
     return np.ptp(scores, axis=-1), np.broadcast_to(reach, scores.shape[:2])
-
-
-def corners(k, d):
-    return np.array(list(itertools.product([-1.0, 1.0], repeat=k * d))).reshape(-1, k, d)
 
 
 def integrand(y, n, distance):

@@ -235,7 +235,7 @@ class _Run:
             noise = crude.repeat_noise(sums) if self.learner.noise is None else self.learner.noise
             self.noise = 0.0 if noise is None or noise < ROUNDING * self.rms else noise
             names = ["paper"] if k == 2 and self.tokens.sliced else [one for one in starts if one != "paper"]
-            figures |= {"out": f"estimates of the sum: {', '.join(starts)}", "certified": "nothing"}
+            figures |= {"out": f"estimates of the sum: {', '.join(starts)}"}
             figures |= {"norms": {one: float(np.linalg.norm(W)) for one, W in starts.items()}, "noise": noise}
             self.arrays |= {f"crude_{one}": W for one, W in starts.items()} | {"ov_sum": starts[names[-1]]}
             self.suspicion = verdicts.singular(self.arrays["ov_sum"], self.rms * float(np.sqrt(d / sums.rows)))
@@ -246,7 +246,7 @@ class _Run:
             sample = self.passes.sample(refinement.rows // k)
             how = refinement, self.learner.body
             best = learn_sum(sample, [starts[one] for one in names], how, self.key, self.noise)
-            figures |= {"out": "the sum of the OV circuits", "score": best.score, "certified": "nothing"}
+            figures |= {"out": "the sum of the OV circuits", "score": best.score}
             flat = verdicts.flat(best.score, refinement)
             if flat is not None:
                 raise flat
@@ -306,7 +306,7 @@ class _Run:
             points = net.points(found, heads, grid, self.key)
             shared = net.gram(few, net.matrices(found, points.c))
             kept = net.search(shared, points, heads, grid)
-            figures |= {"out": f"{len(kept)} tuples", "points": len(points.c), "certified": "nothing"}
+            figures |= {"out": f"{len(kept)} tuples", "points": len(points.c)}
         with self._phase("faithful", f"{len(kept)} tuples; {len(few.Y)} rows") as figures:
             fits = [marquardt(few, Start(net.matrices(found, c), found.directions), HULL_STEPS) for c in kept]
             judged = [(relative_error(held_out, one.thetas, one.W), one) for one in fits]

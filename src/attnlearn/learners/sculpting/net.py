@@ -59,9 +59,14 @@ def points(found: Hull, heads: int, grid: Grid, key: np.random.Generator) -> Poi
         directions = key.standard_normal((BALL, n))
         lengths = radius * key.random((BALL, 1)) ** (1 / n)
         return Points(directions / np.linalg.norm(directions, axis=1, keepdims=True) * lengths, radius / 2)
+    return ball(radius, per_axis, n)
+
+
+def ball(radius: float, per_axis: int, n: int) -> Points:
+    """A grid of n coordinates, so many points an axis, without the corners outside the ball."""
     axis = np.linspace(-radius, radius, per_axis)
     c = np.stack(np.meshgrid(*[axis] * n, indexing="ij"), axis=-1).reshape(-1, n)
-    return Points(c[np.linalg.norm(c, axis=1) <= radius * (1 + 1e-12)], axis[1] - axis[0])
+    return Points(c[np.linalg.norm(c, axis=1) <= radius * (1 + 1e-9)], float(axis[1] - axis[0]))
 
 
 def matrices(found: Hull, c: Float[np.ndarray, "*some n"]) -> Float[np.ndarray, "*some d d"]:

@@ -1,7 +1,7 @@
 """Passes over all examples, a chunk at a time: each result is a pure function of a chunk, and results add up."""
 
 from concurrent.futures import Executor
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -29,31 +29,23 @@ class Passes:
 
     def moments(self) -> Moments:
         """The sums of phase (i), after a look at every token."""
-        total = None
-        for part in self._over("crude sums", partial(_moments, self.tokens)):
-            total = part if total is None else total.plus(part)
-        assert total is not None  # Examples are never empty
-        return total
+        return self._sum("crude sums", partial(_moments, self.tokens))
 
     def certificates(
         self, inverse: Float[np.ndarray, "o d"], metric: Float[np.ndarray, "d d"], error: float, most: int
     ) -> "Certificates":
         """The `most` edges of least slack of all rows."""
-        total = None
-        for part in self._over("certificates", partial(_certificates, self.tokens, (inverse, metric, error, most))):
-            total = part if total is None else total.plus(part)
-        assert total is not None
-        return total
+        return self._sum("certificates", partial(_certificates, self.tokens, (inverse, metric, error, most)))
 
     def sample(self, sequences: int) -> Sample:
         """The first examples, in memory."""
         part = next(iter(self.examples.chunks(sequences)))
         return Sample(part.X, part.Y)
 
-    def _over(self, name, work):
+    def _sum(self, name, work):
         chunks = ((part.X, part.Y) for part in self.examples.chunks(self._chunk))
         total = -(-len(self.examples) // self._chunk)
-        return over_chunks(chunks, work, self._executor, (name, total))
+        return reduce(lambda sums, part: sums.plus(part), over_chunks(chunks, work, self._executor, (name, total)))
 
 
 class Certificates(NamedTuple):

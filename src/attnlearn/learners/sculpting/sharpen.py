@@ -21,7 +21,7 @@ from jaxtyping import Float
 from attnlearn._progress import progress
 from attnlearn.learners.sculpting import net
 from attnlearn.learners.sculpting.marquardt import Fitted, Start, marquardt
-from attnlearn.learners.sculpting.net import Grid, Points
+from attnlearn.learners.sculpting.net import Grid
 from attnlearn.learners.sculpting.rows import Rows, features, relative_error, weights
 from attnlearn.learners.sculpting.tokens import values
 
@@ -217,10 +217,7 @@ def _in_span(fit: Rows, held_out: Rows, thetas: Float[np.ndarray, "m d d"]) -> F
     m, d, _ = thetas.shape
     basis = np.linalg.svd(thetas.reshape(m, -1), full_matrices=False)[2].reshape(m, d, d)
     radius = SPAN_RADIUS * float(np.linalg.norm(thetas, axis=(1, 2)).max())
-    per_axis = SPAN_AXIS[m - 1] if m <= len(SPAN_AXIS) else 3
-    axis = np.linspace(-radius, radius, per_axis)
-    c = np.stack(np.meshgrid(*[axis] * m, indexing="ij"), axis=-1).reshape(-1, m)
-    points = Points(c[np.linalg.norm(c, axis=1) <= radius * (1 + 1e-9)], float(axis[1] - axis[0]))
+    points = net.ball(radius, SPAN_AXIS[m - 1] if m <= len(SPAN_AXIS) else 3, m)
     shared = net.gram(fit, np.tensordot(points.c, basis, axes=1))
     starts = [thetas, *(np.tensordot(one, basis, axes=1) for one in net.search(shared, points, m, Grid()))]
     fits = [marquardt(fit, Start(start, basis), HULL_STEPS) for start in starts]
