@@ -97,7 +97,7 @@ def sees(mask, query, token):
 
 def row_of_weights(normaliser, scores):
     """Weights of the visible tokens of one row, by the name of the normaliser."""
-    number = len(scores)
+    number = len(scores) if getattr(normaliser, "mean", True) else 1
     one_by_one = {
         "Sigmoid": lambda s: 1 / (1 + math.exp(-(s - math.log(number)))),
         "ReLU": lambda s: max(s, 0.0) / number,

@@ -33,6 +33,7 @@ CASES = [
     (Slots(Sigmoid()), "all", ("qk", "ov", "query_bias", "offset")),
     (Slots(Linear()), "mean", ("qk", "ov", "query_bias", "offset")),
     (Slots(Erf()), "last", ("qk", "ov", "query_bias", "offset")),
+    (Slots(Erf(mean=False)), "all", ("qk", "ov", "query_bias", "offset")),
 ]
 
 

@@ -11,7 +11,7 @@ import attnlearn as al
 from attnlearn.layers import Symmetry
 from attnlearn.layers.slots import SAVED, from_plain, to_plain
 
-NORMALISERS = [al.Softmax(), al.Sigmoid(), al.ReLU(), al.Linear(), al.Erf()]
+NORMALISERS = [al.Softmax(), al.Sigmoid(), al.ReLU(), al.Linear(), al.Erf(), al.Erf(mean=False)]
 VISIBLE = np.tril(np.ones((3, 4), bool))
 
 

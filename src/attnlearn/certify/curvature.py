@@ -24,17 +24,16 @@ from attnlearn.layers.slots import Erf, Linear, Sigmoid, Softmax
 
 
 class Slopes(NamedTuple):
-    """Bounds of the first and second derivative of a weight in its score, and whether they are divided by v."""
+    """Bounds of the first and second derivative of a weight in its score, before it is divided by v."""
 
     first: float
     second: float
-    mean: bool
 
 
 ELEMENTWISE = {
-    Sigmoid: Slopes(1 / 4, 1 / (6 * math.sqrt(3)), False),
-    Linear: Slopes(1.0, 0.0, True),
-    Erf: Slopes(2 / math.sqrt(math.pi), 4 / math.sqrt(2 * math.pi * math.e), True),
+    Sigmoid: Slopes(1 / 4, 1 / (6 * math.sqrt(3))),
+    Linear: Slopes(1.0, 0.0),
+    Erf: Slopes(2 / math.sqrt(math.pi), 4 / math.sqrt(2 * math.pi * math.e)),
 }
 
 
@@ -54,7 +53,7 @@ def lipschitz(jacobian: Jacobian, radius: float) -> float:
     if not scores:
         return 0.0  # the outputs are linear in ov and offset
     asking, spread, factor = _sizes(jacobian)
-    slopes = Slopes(1 / 4, 1 / 4, False) if layer.slots.simplex else ELEMENTWISE[type(layer.slots.normaliser)]
+    slopes = Slopes(1 / 4, 1 / 4) if layer.slots.simplex else ELEMENTWISE[type(layer.slots.normaliser)]
     largest = np.linalg.norm(layer.ov, 2, axis=(1, 2)).max() + (radius if values else 0.0)
     A = slopes.second * factor[:, None] * asking**2 * spread[:, None] ** 3 * largest
     B = slopes.first * factor[:, None] * asking * spread[:, None] ** 2 if values else np.zeros_like(A)
@@ -78,7 +77,7 @@ def _sizes(
         spread = np.array([_diameter(x[seen]) for x, seen in zip(X, there, strict=True)])
         return asking, spread, np.ones(len(X))
     longest = (np.linalg.norm(X, axis=2) * there).max(axis=1)
-    mean = ELEMENTWISE[type(slots.normaliser)].mean
+    mean = getattr(slots.normaliser, "mean", False)
     return asking, longest, np.ones(len(X)) if mean else there.sum(axis=1).astype(float)
 
 

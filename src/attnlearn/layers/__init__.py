@@ -3,7 +3,9 @@
 from attnlearn.layers.attention import AttentionLayer, random_layer
 from attnlearn.layers.factored import Factored
 from attnlearn.layers.matching import Distance, HeadDistance, distance
+from attnlearn.layers.pooling import attention_pooling
 from attnlearn.layers.slots import (
+    AbstractElementwise,
     AbstractMask,
     AbstractNormaliser,
     Causal,
@@ -20,6 +22,7 @@ from attnlearn.layers.symmetries import canonical, constant_direction, gauge_dim
 from attnlearn.layers.weights import Projections
 
 __all__ = [
+    "AbstractElementwise",
     "AbstractMask",
     "AbstractNormaliser",
     "AttentionLayer",
@@ -36,6 +39,7 @@ __all__ = [
     "Softmax",
     "Symmetry",
     "Window",
+    "attention_pooling",
     "canonical",
     "constant_direction",
     "distance",

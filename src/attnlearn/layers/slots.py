@@ -61,31 +61,42 @@ class Sigmoid(AbstractNormaliser):
         return jax.nn.sigmoid(jnp.where(visible, scores - jnp.log(_number(visible, scores)), -jnp.inf))
 
 
-class ReLU(AbstractNormaliser):
-    r"""$p_j = \max(s_j, 0) / v$ for $v$ visible tokens [@wortsman2023]."""
+class AbstractElementwise(AbstractNormaliser):
+    """Weights that depend on their own scores alone, divided by the number of visible tokens unless `mean` is false."""
+
+    mean: bool = eqx.field(static=True, default=True)
+
+    def share(self, visible: Bool[Array, "*rows k"], scores: Float[Array, "..."]) -> Float[Array, "*rows 1"]:
+        """By what the weights of each row are divided."""
+        number = _number(visible, scores)
+        return number if self.mean else jnp.ones_like(number)
+
+
+class ReLU(AbstractElementwise):
+    r"""$p_j = \max(s_j, 0) / v$ for $v$ visible tokens [@wortsman2023]; with `mean=False` not divided."""
 
     symmetry: ClassVar[Symmetry | None] = Symmetry.SCALE
 
     def __call__(self, scores: Float[Array, "*rows k"], visible: Bool[Array, "*#rows k"]) -> Float[Array, "*rows k"]:
-        return jax.nn.relu(jnp.where(visible, scores, 0.0)) / _number(visible, scores)
+        return jax.nn.relu(jnp.where(visible, scores, 0.0)) / self.share(visible, scores)
 
 
-class Linear(AbstractNormaliser):
-    r"""$p_j = s_j / v$ for $v$ visible tokens."""
+class Linear(AbstractElementwise):
+    r"""$p_j = s_j / v$ for $v$ visible tokens; with `mean=False` not divided."""
 
     symmetry: ClassVar[Symmetry | None] = Symmetry.MIXING
 
     def __call__(self, scores: Float[Array, "*rows k"], visible: Bool[Array, "*#rows k"]) -> Float[Array, "*rows k"]:
-        return jnp.where(visible, scores, 0.0) / _number(visible, scores)
+        return jnp.where(visible, scores, 0.0) / self.share(visible, scores)
 
 
-class Erf(AbstractNormaliser):
-    r"""$p_j = \mathrm{erf}(s_j) / v$ for $v$ visible tokens."""
+class Erf(AbstractElementwise):
+    r"""$p_j = \mathrm{erf}(s_j) / v$ for $v$ visible tokens; with `mean=False` not divided [@marion2025]."""
 
     symmetry: ClassVar[Symmetry | None] = Symmetry.SIGN
 
     def __call__(self, scores: Float[Array, "*rows k"], visible: Bool[Array, "*#rows k"]) -> Float[Array, "*rows k"]:
-        return jax.scipy.special.erf(jnp.where(visible, scores, 0.0)) / _number(visible, scores)
+        return jax.scipy.special.erf(jnp.where(visible, scores, 0.0)) / self.share(visible, scores)
 
 
 def _number(visible: Bool[Array, "*rows k"], scores: Float[Array, "..."]) -> Float[Array, "*rows 1"]:
