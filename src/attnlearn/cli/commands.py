@@ -275,11 +275,13 @@ def study(
     elif name is not None and name in known:
         if out is not None:
             _make_folder(out)
-        with terminal.stages(True):
-            found = known[name]()
         if out is None:
-            return typer.echo(records.to_json(found))
-        found.save(out)
+            with terminal.stages(True):
+                return typer.echo(records.to_json(known[name]()))
+        kept_in = importlib.import_module("attnlearn.studies.points").kept_in
+        with terminal.stages(True), kept_in(out):
+            found = known[name]()
+            found.save(out)
         typer.echo(f"{found.answer}\n{report.write_study(out)}")
     else:
         raise ValueError(f"unknown study {name!r}. Wanted: {', '.join(known) or 'none, this version has no studies'}.")

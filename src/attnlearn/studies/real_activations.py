@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from attnlearn._progress import progress
 from attnlearn.certify.gauge import gauge
 from attnlearn.certify.support import Support
 from attnlearn.data.bert import Bert
@@ -28,6 +27,7 @@ from attnlearn.learners.least_squares.frame import Model
 from attnlearn.learners.least_squares.search import Effort
 from attnlearn.learners.least_squares.thin import descend
 from attnlearn.records import Study
+from attnlearn.studies.points import each
 
 QUESTION = "How many real sentences show a head of MiniLM's first layer to someone who may only watch?"
 STALL, STEPS = 1e-2, 40  # of the one run: of one head nothing can be replaced
@@ -51,7 +51,6 @@ def minilm_activations(
 
     `model` and `text`: another encoder and other sentences; `None`: MiniLM and sentences of Jane Austen.
     """
-    start = time.perf_counter()
     model = Bert(minilm_file()) if model is None else model
     attention = model.attention(0)
     lines, key = list(novels() if text is None else text), np.random.default_rng(design.seed)
@@ -61,12 +60,13 @@ def minilm_activations(
         )
     tokens, _ = activations([lines[i] for i in key.permutation(len(lines))], 0, model)
     points = [(head, n) for n in design.sentences for head in design.heads]
-    table = []
-    for number, (head, n) in enumerate(points):
-        progress("study", number, len(points))
-        table.append({"head": head, "sentences": n, **_point(attention.head(head), tokens, n, design)})
-    seconds = time.perf_counter() - start
-    return Study("minilm-activations", QUESTION, _answer(table), asdict(design), tuple(table), seconds)
+
+    def row(point: tuple[int, int]) -> dict[str, Any]:
+        head, n = point
+        return {"head": head, "sentences": n, **_point(attention.head(head), tokens, n, design)}
+
+    table, seconds = each("minilm-activations", design, points, row)
+    return Study("minilm-activations", QUESTION, _answer(table), asdict(design), table, seconds)
 
 
 def _point(head: SelfAttention, tokens: list[np.ndarray], n: int, design: Design) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _touched(layer: AttentionLayer, support: Support) -> tuple[np.ndarray, np.nd
     return support.asked @ scores @ support.keys.T, support.keys @ layer.ov[0]
 
 
-def _answer(table: list[dict[str, Any]]) -> str:
+def _answer(table: Sequence[dict[str, Any]]) -> str:
     """The least number of sentences from which each head was found, in words."""
     words = []
     for head in sorted({row["head"] for row in table}):

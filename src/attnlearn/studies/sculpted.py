@@ -1,14 +1,13 @@
 """One run of sculpting on a planted problem, phase by phase beside the truth; what all studies of it share."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from attnlearn._progress import progress
 from attnlearn._status import Status
 from attnlearn.data.distributions import Planted
 from attnlearn.data.examples import Examples
@@ -17,6 +16,7 @@ from attnlearn.layers.matching import distance
 from attnlearn.learners._base import Learned
 from attnlearn.learners.sculpting import Sculpting
 from attnlearn.records import Study
+from attnlearn.studies.points import each
 
 FRESH = 2000  # examples without noise on which a learned layer is judged
 
@@ -89,18 +89,19 @@ def hull_errors(
     return worst, float(np.degrees(np.arccos(cosines.min())))
 
 
-def table(problems: Sequence[Planted], learners: Sequence[Sculpting | None]) -> tuple[dict[str, Any], ...]:
-    """A row for every problem, with progress."""
-    rows = []
-    for number, (problem, learner) in enumerate(zip(problems, learners, strict=True)):
-        progress("study", number, len(problems))
-        rows.append(sculpted(problem, learner))
-    return tuple(rows)
+class Question(NamedTuple):
+    """Name and question of a study of problems, and how its rows become an answer."""
+
+    name: str
+    asked: str
+    answer: Callable[[Sequence[dict[str, Any]]], str]
 
 
-def study(name: str, question: str, rows: Sequence[dict[str, Any]], answer: str, seconds: float) -> Study:
-    """The record, with the problems as its design."""
-    return Study(name, question, answer, {"problems": len(rows), "fresh_examples": FRESH}, tuple(rows), seconds)
+def study(question: Question, points: Sequence[Any], work: Callable[[Any], dict[str, Any]]) -> Study:
+    """The record with a row for every point, which holds a planted problem; the design is their number."""
+    rows, seconds = each(question.name, points, points, work)
+    design = {"problems": len(rows), "fresh_examples": FRESH}
+    return Study(question.name, question.asked, question.answer(rows), design, rows, seconds)
 
 
 def _relative(found: np.ndarray | None, true: np.ndarray) -> float | None:

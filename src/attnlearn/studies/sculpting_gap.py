@@ -1,6 +1,5 @@
 """Can the gap be believed? Random problems: the gap of the hull beside its true error, and where the gap peaks."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from attnlearn.data.distributions import Planted
 from attnlearn.learners.sculpting import Sculpting
 from attnlearn.records import Study
-from attnlearn.studies.sculpted import study, table
+from attnlearn.studies.sculpted import Question, sculpted, study
 
 QUESTION = "How far is the hull from the true heads where its gap is good, fair, or small?"
 CLOSE = 5.0  # degrees
@@ -33,10 +32,9 @@ def random_problems(count: int, seed: int = 0) -> list[Planted]:
 
 def sculpting_gap(problems: Sequence[Planted] | None = None) -> Study:
     """Whether the gap tells a good hull from a bad one, on 120 random problems whose number of heads is not told."""
-    start = time.perf_counter()
     problems = random_problems(120) if problems is None else problems
-    rows = table(problems, [Sculpting(polish=None)] * len(problems))
-    return study("sculpting-gap", QUESTION, rows, _answer(rows), time.perf_counter() - start)
+    question = Question("sculpting-gap", QUESTION, _answer)
+    return study(question, problems, lambda problem: sculpted(problem, Sculpting(polish=None)))
 
 
 def _answer(rows: Sequence[dict[str, Any]]) -> str:

@@ -5,14 +5,12 @@ from nothing under the label noise, how many rows sculpting accepts, how often l
 exactly without noise, and how much of the hidden part it finds with noise.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from attnlearn._progress import progress
 from attnlearn.data.cancelling_heads import CancellingHeads
 from attnlearn.data.distributions import cube, labelled
 from attnlearn.learners.sculpting import Sculpting
@@ -20,6 +18,7 @@ from attnlearn.learners.sculpting.marquardt import Start, marquardt
 from attnlearn.learners.sculpting.polish import LeastSquares
 from attnlearn.learners.sculpting.rows import Rows, relative_error
 from attnlearn.records import Study
+from attnlearn.studies.points import each
 from attnlearn.studies.sculpted import phases
 from attnlearn.theory import examples_to_tell_apart
 
@@ -46,14 +45,9 @@ class Design:
 
 def sculpting_hardness(design: Design = Design()) -> Study:
     """How the number of heads hurts where they nearly cancel."""
-    start = time.perf_counter()
     points = [(heads, seed) for heads in design.heads for seed in design.seeds]
-    rows = []
-    for number, (heads, seed) in enumerate(points):
-        progress("study", number, len(points))
-        rows.append(_point(heads, seed, design))
-    seconds = time.perf_counter() - start
-    return Study("sculpting-hardness", QUESTION, _answer(rows, design), asdict(design), tuple(rows), seconds)
+    rows, seconds = each("sculpting-hardness", design, points, lambda point: _point(*point, design))
+    return Study("sculpting-hardness", QUESTION, _answer(rows, design), asdict(design), rows, seconds)
 
 
 class _Problem(NamedTuple):

@@ -4,17 +4,15 @@ Seeds at which the hull was missed, three heads at width 8, twelve tokens, noise
 faithful error, the error after sharpening, and the circuits after a polish.
 """
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from attnlearn._progress import progress
 from attnlearn.data.distributions import Planted
 from attnlearn.learners.sculpting import Sculpting, Sharpening
 from attnlearn.records import Study
-from attnlearn.studies.sculpted import sculpted, study
+from attnlearn.studies.sculpted import Question, sculpted, study
 
 QUESTION = "Which of the hard problems does the hull reach, which does sharpening, which the polish?"
 CENTRE = (2, 8, 4, 4.0, 40_000)
@@ -42,14 +40,13 @@ GROUPS: dict[str, tuple[Planted, ...]] = {
 
 def sculpting_region(groups: dict[str, tuple[Planted, ...]] | None = None) -> Study:
     """Which hard problems the hull reaches, which sharpening, and which the polish."""
-    start = time.perf_counter()
-    problems = [(name, one) for name, some in (groups or GROUPS).items() for one in some]
-    rows = []
-    for number, (name, problem) in enumerate(problems):
-        progress("study", number, len(problems))
-        learner = Sculpting(heads=problem.heads, sharpening=Sharpening())
-        rows.append({"group": name} | sculpted(problem, learner))
-    return study("sculpting-region", QUESTION, rows, _answer(rows), time.perf_counter() - start)
+    points = [(name, one) for name, some in (groups or GROUPS).items() for one in some]
+    return study(Question("sculpting-region", QUESTION, _answer), points, _row)
+
+
+def _row(point: tuple[str, Planted]) -> dict[str, Any]:
+    name, problem = point
+    return {"group": name} | sculpted(problem, Sculpting(heads=problem.heads, sharpening=Sharpening()))
 
 
 def _answer(rows: Sequence[dict[str, Any]]) -> str:

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from attnlearn._progress import progress
 from attnlearn.data.distributions import Planted
 from attnlearn.learners.sculpting.marquardt import Start, marquardt
 from attnlearn.learners.sculpting.polish import LeastSquares
 from attnlearn.learners.sculpting.rows import Rows, relative_error
 from attnlearn.records import Study
-from attnlearn.studies.sculpted import sculpted, study
+from attnlearn.studies.sculpted import Question, sculpted, study
 
 QUESTION = "How do the faithful route, the polished route and least squares from random starts compare?"
 SHAPES = ((1, 6, 6, 6.0, 10_000), (2, 8, 4, 4.0, 40_000), (3, 10, 2, 4.0, 200_000), (4, 8, 4, 6.0, 40_000))
@@ -22,13 +21,9 @@ EXACT = 1e-6
 
 def sculpting_routes(problems: Sequence[Planted] | None = None, starts: int = STARTS) -> Study:
     """What the hull is worth beside least squares from random starts."""
-    start = time.perf_counter()
     problems = [Planted(*shape, seed) for shape in SHAPES for seed in SEEDS] if problems is None else problems
-    rows = []
-    for number, problem in enumerate(problems):
-        progress("study", number, len(problems))
-        rows.append(sculpted(problem) | {"plain": _plain(problem, starts)})
-    return study("sculpting-routes", QUESTION, rows, _answer(rows), time.perf_counter() - start)
+    question = Question("sculpting-routes", QUESTION, _answer)
+    return study(question, problems, lambda problem: sculpted(problem) | {"plain": _plain(problem, starts)})
 
 
 def _plain(problem: Planted, starts: int) -> dict[str, Any]:

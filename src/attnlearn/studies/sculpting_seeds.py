@@ -4,7 +4,6 @@ Four problems, ten seeds each: the relative error on held-out rows of the layer 
 errors of the circuits after the last fit (polished), and the time.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from attnlearn.data.distributions import Planted
 from attnlearn.records import Study
-from attnlearn.studies.sculpted import study, table
+from attnlearn.studies.sculpted import Question, sculpted, study
 
 QUESTION = "On how many seeds do the faithful and the polished layer reach their limits?"
 
@@ -36,11 +35,9 @@ ROWS = (
 
 def sculpting_seeds(rows: Sequence[Row] = ROWS, seeds: Sequence[int] = tuple(range(10))) -> Study:
     """Whether sculpting reaches its numbers on ten seeds of four problems."""
-    start = time.perf_counter()
-    problems = [replace(row.problem, seed=seed) for row in rows for seed in seeds]
-    limits = [row.faithful for row in rows for _ in seeds]
-    found = [one | {"limit": limit} for one, limit in zip(table(problems, [None] * len(problems)), limits, strict=True)]
-    return study("sculpting-seeds", QUESTION, found, _answer(found, len(seeds)), time.perf_counter() - start)
+    points = [replace(row, problem=replace(row.problem, seed=seed)) for row in rows for seed in seeds]
+    question = Question("sculpting-seeds", QUESTION, lambda table: _answer(table, len(seeds)))
+    return study(question, points, lambda point: sculpted(point.problem) | {"limit": point.faithful})
 
 
 def _answer(table: Sequence[dict[str, Any]], seeds: int) -> str:

@@ -4,14 +4,13 @@ The problem around which all turns is the middle one of the seed table: two head
 40,000 examples. Truth is used after learning, to judge.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from attnlearn.data.distributions import Planted
 from attnlearn.records import Study
-from attnlearn.studies.sculpted import study, table
+from attnlearn.studies.sculpted import Question, sculpted, study
 
 CENTRE = Planted(heads=2, width=8, tokens=4, norm=4.0, examples=40_000, seed=1)
 SEEDS = (1, 2, 3)
@@ -35,12 +34,8 @@ class Sweep:
 
     def run(self) -> Study:
         """The record, a row a problem."""
-        start = time.perf_counter()
-        problems = self.problems()
-        rows = table(problems, [None] * len(problems))
-        found = study(
-            self.name or f"sculpting-{self.along}", self.question, rows, self.answer(rows), time.perf_counter() - start
-        )
+        question = Question(self.name or f"sculpting-{self.along}", self.question, self.answer)
+        found = study(question, self.problems(), sculpted)
         return replace(found, design={**found.design, "along": self.along})
 
     def answer(self, rows: Sequence[dict[str, Any]]) -> str:
