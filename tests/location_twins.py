@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-STATE = ("kappa", "nu", "theta", "eta", "rho")
 STEP = 1e-100  # of complex-step derivatives: no difference is taken, so none cancels
 # Trapezoids miss less than exp(-(pi / spacing)^2 / (1/2 + 2 slope^2)) of an analytic integrand: nothing, below slope 3.
 NODES = np.arange(-100, 101) / 10
@@ -36,10 +35,14 @@ def setting(inputs):
     return inputs.get("lam", inputs.get("lam0")), inputs["gamma"], inputs["d"], inputs["L"]
 
 
+def derf(x):
+    """The derivative of the error function."""
+    return 2 / math.sqrt(math.pi) * np.exp(-(x**2))
+
+
 def erf(z):
     """The error function, with its derivative for the imaginary part of a complex step."""
-    slope = 2 / math.sqrt(math.pi) * np.exp(-(z.real**2))
-    return special.erf(z.real) + (1j * z.imag * slope if np.iscomplexobj(z) else 0)
+    return special.erf(z.real) + (1j * z.imag * derf(z.real) if np.iscomplexobj(z) else 0)
 
 
 def expectation(values):
@@ -50,12 +53,12 @@ def expectation(values):
 def zeta_by_quadrature(t, g):
     """E erf(t + g N)^2 and its derivatives in t and in g."""
     z = t + g * NODES
-    slope = 4 / math.sqrt(math.pi) * np.exp(-(z**2)) * special.erf(z)
+    slope = 2 * special.erf(z) * derf(z)
     return expectation(special.erf(z) ** 2), expectation(slope), expectation(NODES * slope)
 
 
 def risk_by_quadrature(state, lam, gamma, d, n_tokens):
-    """The risk of the definition, conditioned on the key scores: the integrals I2, I1, U2 and U1 of section 3.3.
+    """The risk of the definition, conditioned on the key scores.
 
     `state` (..., 5), real or complex, gives an array (...).
     """
@@ -157,8 +160,8 @@ def direct_step(key, k, v, step_size, lam, gamma, d, n_tokens, batch_size, epsil
     X, y = X.reshape(n, batch_size, n_tokens, d), y.reshape(n, batch_size)
     s, r = np.einsum("nbld,nd->nbl", X, k), np.einsum("nbld,nd->nbl", X, v)
     e = 2 / batch_size * ((special.erf(lam * s) * r).sum(axis=-1) - y)[..., None]
-    slope = 2 * lam / math.sqrt(math.pi) * np.exp(-((lam * s) ** 2))
-    in_k, in_v = np.einsum("nbl,nbld->nd", e * slope * r, X), np.einsum("nbl,nbld->nd", e * special.erf(lam * s), X)
+    in_k = np.einsum("nbl,nbld->nd", e * lam * derf(lam * s) * r, X)
+    in_v = np.einsum("nbl,nbld->nd", e * special.erf(lam * s), X)
     return projected(k, in_k, step_size), projected(v, in_v, step_size)
 
 
@@ -171,50 +174,64 @@ def direct_sgd(seed, start, n, n_steps, *setting):
     return of_vectors(k, v)
 
 
-def _factor(a, b, c):
+def dot(x, y):
+    """Products along the last axis."""
+    return (x * y).sum(axis=-1)
+
+
+def column(x):
+    """One number of every replica, to multiply vectors with."""
+    return x[:, None]
+
+
+def factor(a, b, c):
     """The Cholesky factor (c11, c21, c22) of [[a, b], [b, c]]."""
     c11 = np.sqrt(a) + 1e-300
     return c11, b / c11, np.sqrt(np.maximum(c - (b / c11) ** 2, 0))
 
 
+def along(weights, s, t, k, b2):
+    """What tokens with the scores s along k and t along b2 add to a gradient inside the span of k and v."""
+    return column((weights * s).sum(axis=(1, 2))) * k + column((weights * t).sum(axis=(1, 2))) * b2
+
+
+def turned(uk, uv, fk, fv1, fv2):
+    """Unit vectors in a frame whose third axis holds all of k beyond k* and v*; `f` lie outside the old frame."""
+    K, V = np.column_stack([uk[:, 2:], fk]), np.column_stack([uv[:, 2:], fv1])
+    length = np.sqrt(dot(K, K))
+    v3 = dot(K, V) / length
+    v4 = np.sqrt(np.maximum(dot(V, V) + fv2**2 - v3**2, 0))
+    return unit(np.column_stack([uk[:, :2], length, 0 * length])), unit(np.column_stack([uv[:, :2], v3, v4]))
+
+
 def reduced_step(key, k, v, mutant, step_size, lam, gamma, d, n_tokens, batch_size, epsilon):
-    """Section 8 of the specification, replicas k, v (n, 4); `mutant` names the one thing that is then wrong."""
-    n, dot = len(k), lambda a, b: (a * b).sum(axis=-1)
-    col = lambda a: a[:, None]  # noqa: E731
+    """A step of replicas k, v (n, 4) in the moving frame; `mutant` names the one thing that is then wrong."""
+    n = len(k)
     rho = dot(k, v)
-    b2 = (v - col(rho) * k) / col(np.sqrt(np.maximum(1 - rho**2, 1e-12)))
+    b2 = (v - column(rho) * k) / column(np.sqrt(np.maximum(1 - rho**2, 1e-12)))
     s, t = key.standard_normal((2, n, batch_size, n_tokens - 1))
     r = rho[:, None, None] * s + np.sqrt(1 - rho**2)[:, None, None] * t
     X1 = gamma * key.standard_normal((n, batch_size, 4)) + math.sqrt(d / 2) * np.eye(4)[0]
     s1, r1 = (X1 @ k[..., None])[..., 0], (X1 @ v[..., None])[..., 0]
     y = X1[..., 1] + epsilon * key.standard_normal((n, batch_size))
-    slope = lambda x: 2 * lam / math.sqrt(math.pi) * np.exp(-((lam * x) ** 2))  # noqa: E731
     e = 2 / batch_size * ((special.erf(lam * s) * r).sum(axis=-1) + special.erf(lam * s1) * r1 - y)
-    a, c = e[..., None] * slope(s) * r, e[..., None] * special.erf(lam * s)
-    a1, c1 = e * slope(s1) * r1, e * special.erf(lam * s1)
-    total = lambda one, other: (one * other).sum(axis=(1, 2))  # noqa: E731
-    inside = total(a, a), total(a, c), total(c, c)
-    c11, c21, c22 = map(col, _factor(*inside))
+    a, c = e[..., None] * lam * derf(lam * s) * r, e[..., None] * special.erf(lam * s)
+    a1, c1 = e * lam * derf(lam * s1) * r1, e * special.erf(lam * s1)
+    inside = [(x * y).sum(axis=(1, 2)) for x, y in ((a, a), (a, c), (c, c))]
+    c11, c21, c22 = map(column, factor(*inside))
     first, second = key.standard_normal((2, n, 4))
     nk, nv = c11 * first, c21 * first + c22 * second
     if mutant != "noise not projected":
-        nk, nv = (x - col(dot(x, k)) * k - col(dot(x, b2)) * b2 for x in (nk, nv))
-    gk = col(total(a, s)) * k + col(total(a, t)) * b2 + nk + np.einsum("nb,nbi->ni", a1, X1)
-    gv = col(total(c, s)) * k + col(total(c, t)) * b2 + nv + np.einsum("nb,nbi->ni", c1, X1)
+        nk, nv = (x - column(dot(x, k)) * k - column(dot(x, b2)) * b2 for x in (nk, nv))
+    gk = along(a, s, t, k, b2) + nk + np.einsum("nb,nbi->ni", a1, X1)
+    gv = along(c, s, t, k, b2) + nv + np.einsum("nb,nbi->ni", c1, X1)
     alone = gamma**2 * np.stack([dot(a1, a1), dot(a1, c1), dot(c1, c1)])
-    c11, c21, c22 = _factor(*(alone if mutant == "no Gam outside the frame" else alone + np.stack(inside)))
+    c11, c21, c22 = factor(*(alone if mutant == "no Gam outside the frame" else alone + np.stack(inside)))
     w1 = np.sqrt(key.chisquare(d - 4, n))
     w2 = np.sqrt(key.chisquare(d - 4 if mutant == "d - 4 twice" else d - 5, n))
     fk, fv1 = -step_size * c11 * w1, -step_size * (c21 * w1 + c22 * key.standard_normal(n))
-    fv2 = -step_size * c22 * w2
-    uk, uv = k - step_size * (gk - col(dot(k, gk)) * k), v - step_size * (gv - col(dot(v, gv)) * v)
-    K, V = np.column_stack([uk[:, 2:], fk]), np.column_stack([uv[:, 2:], fv1])
-    ik, iv = 1 / np.sqrt(dot(uk, uk) + fk**2), 1 / np.sqrt(dot(uv, uv) + fv1**2 + fv2**2)
-    length = np.sqrt(dot(K, K))
-    v3 = dot(K, V) / length
-    v4 = np.sqrt(np.maximum(dot(V, V) + fv2**2 - v3**2, 0))
-    k = col(ik) * np.column_stack([uk[:, :2], length, np.zeros(n)])
-    return k, col(iv) * np.column_stack([uv[:, :2], v3, v4])
+    uk, uv = k - step_size * (gk - column(dot(k, gk)) * k), v - step_size * (gv - column(dot(v, gv)) * v)
+    return turned(uk, uv, fk, fv1, -step_size * c22 * w2)
 
 
 def reduced_sgd(seed, start, n, n_steps, mutant, *setting):

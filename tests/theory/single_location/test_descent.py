@@ -43,9 +43,9 @@ def small_slope():
 
 
 @cache
-def scheduled():
-    """The first 500 steps of experiment 4, each of them logged; run 0 is that of the reference."""
-    return descend(SCHEDULED, 1.0, *TASK, ALPHA, 500, 1, THEIRS)
+def scheduled(length=500):
+    """The first steps of experiment 4, each of them logged; run 0 is that of the reference."""
+    return descend(SCHEDULED, 1.0, *TASK, ALPHA, length, 1, THEIRS)
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 4e-3, 0.1])
@@ -68,8 +68,8 @@ def test_steps_are_those_of_whole_vectors(key, d):
 
 @pytest.mark.parametrize("alpha", [4e-3, 0.1])
 def test_states_stay_overlaps_of_unit_vectors(alpha):
-    """Also where the step is far too long and the path jumps about."""
-    path = descend(SPHERE, 1.0, *TASK, alpha, 100, 1).overlaps
+    """Also where the step is far too long: there rounding grows to an eigenvalue of -3e-9 in 1000 steps."""
+    path = descend(SPHERE, 1.0, *TASK, alpha, 1000, 250).overlaps
     assert np.linalg.eigvalsh(gram(path))[..., 0].min() > -1e-12
 
 
@@ -140,13 +140,15 @@ def test_three_overlaps_stay_exactly_zero_at_every_step():
 
 
 def test_the_scheduled_path_is_that_of_the_authors_code():
+    found = scheduled(100)
     for entry in golden("trajectory init_sphere_schedule"):
         at = "05".index(entry["id"].split()[1][-1]), entry["inputs"]["step"] - 1
-        assert agrees(scheduled().overlaps[at], entry, entry["value"]["overlaps_after_step"]), entry["id"]
-        bare = scheduled().risk_before_step[at] - (L - 1) * zeta(0.0, scheduled().lam[at])
+        assert agrees(found.overlaps[at], entry, entry["value"]["overlaps_after_step"]), entry["id"]
+        bare = found.risk_before_step[at] - (L - 1) * zeta(0.0, found.lam[at])
         assert agrees(bare, entry, entry["value"]["risk_before_step_without_constant"]), entry["id"]
 
 
+@pytest.mark.slow
 def test_every_scheduled_step_is_that_of_vectors():
     """Beyond the edge of stability too, where only single steps can be compared."""
     for step in range(0, 500, 25):
@@ -164,6 +166,7 @@ def test_the_scheduled_path_is_that_of_vectors_up_to_the_edge():
         assert np.abs(of_vectors(k, v) - scheduled().overlaps[0, step]).max() < 1e-12
 
 
+@pytest.mark.slow
 def test_the_edge_of_stability_is_named_at_the_step_where_it_is_crossed():
     (entry,) = golden("edge_of_stability")
     assert np.array_equal(entry["inputs"]["overlaps"], SCHEDULED[0])
@@ -206,7 +209,7 @@ def test_a_large_slope_finds_the_side_and_freezes():
 @pytest.mark.slow
 def test_a_schedule_ends_in_two_states_only():
     """Paths beyond the edge of stability depend on rounding; the two ends do not."""
-    found = descend(SPHERE, 1.0, *TASK, ALPHA, 120_000, 300, THEIRS)
+    found = descend(SPHERE, 1.0, *TASK, ALPHA, 120_000, 600, THEIRS)
     ends, last = basins(found.overlaps[:, -1]), np.abs(found.overlaps[:, -1])
     oracle, swapped = ends == "oracle", ends == "swapped"
     assert (oracle | swapped).all() and oracle.sum() >= 20
@@ -219,23 +222,24 @@ def test_a_schedule_ends_in_two_states_only():
 
 @pytest.mark.slow
 def test_half_of_the_starts_swap_at_a_small_slope():
-    """1020 starts: within 5 standard errors of a difference of two such runs, .11; false alarm 6e-7."""
+    """510 starts against 1000: within 5 standard errors of the difference, .136; false alarm 6e-7."""
     (entry,) = golden("swapped_fraction lambda=0.1")
-    starts = sphere_starts(0, 34 * 30, D).reshape(34, 30, 5)
     steps = entry["inputs"]["n_steps"]
-    ends = [basins(descend(x, 0.1, *TASK, ALPHA, steps, steps).overlaps[:, 0]) for x in starts]
-    assert np.mean(np.array(ends) == "swapped") == pytest.approx(entry["value"], abs=0.11)
-    assert not (np.array(ends) == "undecided").any()
+    starts = sphere_starts(0, 17 * 30, D).reshape(17, 30, 5)
+    ends = np.array([basins(descend(x, 0.1, *TASK, ALPHA, steps, steps).overlaps[:, 0]) for x in starts])
+    assert np.mean(ends == "swapped") == pytest.approx(entry["value"], abs=0.136)
+    assert not (ends == "undecided").any()
 
 
 def test_logs_are_after_the_step_at_the_slope_of_that_step():
-    assert scheduled().steps.tolist() == list(range(1, 501))
-    assert np.array_equal(scheduled().lam, np.broadcast_to(1 / (1 + 1e-4 * np.arange(500)), (30, 500)))
-    for log in (0, 7, 499):
-        lam = float(scheduled().lam[0, log])
-        assert scheduled().risk[:, log] == pytest.approx(risk(scheduled().overlaps[:, log], lam, *TASK), rel=1e-14)
-    before = risk(scheduled().overlaps[:, 6], float(scheduled().lam[0, 7]), *TASK)
-    assert scheduled().risk_before_step[:, 7] == pytest.approx(before, rel=1e-14)
+    found = scheduled(100)
+    assert found.steps.tolist() == list(range(1, 101))
+    assert np.array_equal(found.lam, np.broadcast_to(1 / (1 + 1e-4 * np.arange(100)), (30, 100)))
+    for log in (0, 7, 99):
+        lam = float(found.lam[0, log])
+        assert found.risk[:, log] == pytest.approx(risk(found.overlaps[:, log], lam, *TASK), rel=1e-14)
+    before = risk(found.overlaps[:, 6], float(found.lam[0, 7]), *TASK)
+    assert found.risk_before_step[:, 7] == pytest.approx(before, rel=1e-14)
 
 
 @pytest.mark.slow
@@ -243,7 +247,7 @@ def test_sparse_logs_are_rows_of_dense_ones():
     sparse = descend(SCHEDULED, 1.0, *TASK, ALPHA, 100, 50, THEIRS)
     assert sparse.steps.tolist() == [50, 100] and sparse.overlaps.shape == (30, 2, 5)
     for field in ("overlaps", "risk", "risk_before_step", "lam"):
-        assert np.abs(getattr(sparse, field) - getattr(scheduled(), field)[:, [49, 99]]).max() <= 1e-12, field
+        assert np.abs(getattr(sparse, field) - getattr(scheduled(100), field)[:, [49, 99]]).max() <= 1e-12, field
 
 
 def test_leading_axes_are_those_of_the_starts():

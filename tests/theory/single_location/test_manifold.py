@@ -72,6 +72,7 @@ def test_the_flow_has_its_four_kinds_of_critical_points_and_no_others():
     assert all(np.linalg.norm(velocity(x, y, 0.1)) > 1e-3 for x in grid for y in grid)
 
 
+@pytest.mark.slow
 def test_the_stable_curve_is_that_of_the_reference_and_parts_the_basins():
     (entry,) = golden("stable_curve")
     on = float(separatrix(0.3, 0.1, GAMMA, D))
@@ -160,3 +161,8 @@ def test_a_stable_curve_outside_the_square_is_refused():
     for kappa in (1.0, -1.5, math.nan):
         with pytest.raises(ValueError, match="kappa must lie between -1 and 1"):
             separatrix(kappa, 0.1, GAMMA, D)
+
+
+def test_a_flow_of_no_time_stays_where_it_is():
+    found = flow([[0.1, 0.2, 0, 0, 0]], 0.1, GAMMA, D, [0.0])
+    np.testing.assert_allclose(found.overlaps[0, 0, :2], [0.1, 0.2], rtol=1e-15)

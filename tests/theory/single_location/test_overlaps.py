@@ -21,10 +21,14 @@ from attnlearn.theory.single_location import (
 LEVEL = 1e-6
 
 
+def without(x, y):
+    """`x` minus its part along the unit vector `y`."""
+    return x - (x * y).sum(axis=-1, keepdims=True) * y
+
+
 def manifold_vectors(key, n, d):
     """Starts of the authors' code on the manifold, as vectors: three Gram-Schmidt steps."""
     k_star, v_star = np.eye(d)[:2]
-    without = lambda x, y: x - (x * y).sum(axis=-1, keepdims=True) * y  # noqa: E731
     k = unit(without(key.standard_normal((n, d)), v_star))
     u = unit(without(k, k_star))
     return k, unit(without(without(key.standard_normal((n, d)), k_star), u))

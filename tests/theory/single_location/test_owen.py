@@ -79,3 +79,9 @@ def test_answers_are_float64_whatever_the_setting_of_jax():
     for answer in (zeta(1.3, 0.2), owens_t(np.float32(0.5), 0.25)):
         assert np.asarray(answer).dtype == np.float64
     assert agrees(zeta(1.3, 0.2), golden("zeta(1.3,.2)")[0])
+
+
+@pytest.mark.parametrize("a", [-0.1, 1.5, np.nan])
+def test_an_a_beyond_the_nodes_is_refused(a):
+    with pytest.raises(ValueError, match=r"computed for 0 <= a <= 1, got .*scipy.special.owens_t takes any a"):
+        owens_t(1.0, a)

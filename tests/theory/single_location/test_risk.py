@@ -53,8 +53,8 @@ def test_risk_is_that_of_the_reference(name):
 
 
 def test_risk_is_the_mean_square_error_of_the_layer_on_sequences(key):
-    """|z| < 5.2 for each of four states: false alarm 8e-7 in all. Mutant: without (L-1) ζ(0, λ), z > 39."""
-    lam, gamma, d, n_tokens, epsilon, n = 0.4, 0.7, 6, 4, 0.3, 50_000
+    """|z| < 5.2 for each of four states: false alarm 8e-7 in all. Mutant: without (L-1) ζ(0, λ), z > 13."""
+    lam, gamma, d, n_tokens, epsilon, n = 0.4, 0.7, 6, 4, 0.3, 30_000
     X, y = sequences(key, n, d, n_tokens, gamma, epsilon)
     for k, v in zip(*random_pairs(key, 4, d), strict=True):
         errors = ((special.erf(lam * (X @ k)) * (X @ v)).sum(axis=1) - y) ** 2 - epsilon**2
@@ -183,3 +183,8 @@ def test_overlaps_that_no_unit_vectors_have_are_refused(formula):
             formula(state, 0.1, GAMMA, D, L)
     at_the_edge = np.tile([1, 1, 0, 0, 1e-13], (80, 1))  # of vectors, after rounding
     assert np.isfinite(formula(at_the_edge, 0.1, GAMMA, D, L)).all()
+
+
+def test_no_state_at_all_is_refused():
+    with pytest.raises(ValueError, match=r"there is no state in overlaps of shape \(0, 5\): give one or more"):
+        risk(np.zeros((0, 5)), 0.1, 0.7, 400, 10)

@@ -29,7 +29,8 @@ def smallest_p(one, other):
     return min(stats.ks_2samp(a, b).pvalue for a, b in zip(one.T, other.T, strict=True))
 
 
-@pytest.mark.parametrize("d", [6, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [6, 8])
 def test_reduced_steps_are_those_of_whole_vectors_in_law(d):
     """Two long steps, so that the second starts off every symmetry; five overlaps, false alarm 1e-6 (Bonferroni).
 
@@ -42,7 +43,7 @@ def test_reduced_steps_are_those_of_whole_vectors_in_law(d):
 
 @pytest.mark.slow
 def test_four_mutants_are_seen_and_the_twin_without_one_is_not():
-    """Section 8 of the specification in NumPy, right and wrong in one line each, at the setting of the test above."""
+    """The reduced step in NumPy, right and wrong in one line each, at the setting of the test above."""
     k, v = (x[:4] for x in embed(START))
     vectors = direct(0, 6)
     for mutant, epsilon in ((None, EPSILON), *((mutant, EPSILON) for mutant in MUTANTS), (None, 0.0)):
@@ -75,6 +76,7 @@ def run(seed=3, starts=STARTS, **options):
     return sgd(starts, LAM, GAMMA, 8, L, ALPHA, 4, 2, batch_size=BATCH, epsilon=EPSILON, seed=seed, **options)
 
 
+@pytest.mark.slow
 def test_states_stay_overlaps_of_unit_vectors_and_float64():
     assert not jax.config.jax_enable_x64
     found = run()
@@ -127,7 +129,7 @@ def test_wrong_numbers_are_refused():
         ({"gamma": math.nan}, "gamma must be finite and above 0"),
         ({"n_tokens": 1}, "2 tokens or more, a whole number, got n_tokens = 1"),
         ({"step_size": -0.1}, "step_size must be finite and above 0"),
-        ({"batch_size": 0}, "wanted batch_size of 1 or more"),
+        ({"batch_size": 0}, "wanted a whole batch_size of 1 or more"),
         ({"epsilon": -0.1}, "finite epsilon of 0 or more"),
         ({"epsilon": math.nan}, "finite epsilon of 0 or more"),
         ({"n_steps": 7}, "n_steps must be a multiple of log_every"),

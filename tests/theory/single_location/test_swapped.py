@@ -44,11 +44,13 @@ def test_the_point_is_stationary_with_the_risk_of_the_definition_and_no_way_down
     assert sharpness(np.resize(found.overlaps, (30, 5)), task[0], *task[1:])[0, 0] >= -1e-9
 
 
-def test_theta_is_the_best_one(key):
-    for task in TASKS:
-        at = lambda theta, task=task: float(risk_by_quadrature([0, 0, theta, 1, 0], *task))  # noqa: E731
-        best = optimize.minimize_scalar(at, bounds=(0, 1), method="bounded", options={"xatol": 1e-9})
-        assert swapped_point(*task).overlaps[2] == pytest.approx(best.x, abs=1e-6)
+@pytest.mark.parametrize("task", TASKS)
+def test_theta_is_the_best_one(task):
+    def at(theta):
+        return float(risk_by_quadrature([0, 0, theta, 1, 0], *task))
+
+    best = optimize.minimize_scalar(at, bounds=(0, 1), method="bounded", options={"xatol": 1e-9})
+    assert swapped_point(*task).overlaps[2] == pytest.approx(best.x, abs=1e-6)
 
 
 def test_the_mirrored_point_has_the_same_risk():
@@ -80,6 +82,7 @@ def form(lam, d):
     return (8 * np.array(differences[0]) - np.array(differences[1])) / 6e-3
 
 
+@pytest.mark.slow
 def test_the_oracle_stops_to_be_a_minimum_at_the_slope_of_the_reference():
     """The reference leaves out what has a factor erf' of beta, 2e-9 at d = 80 and nothing to see above.
 

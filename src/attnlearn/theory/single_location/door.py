@@ -95,6 +95,8 @@ def checked_runs(overlaps: Any, lam: Any, gamma: Any, d: Any, n_tokens: Any) -> 
     """Everything that a risk takes, with `lam` broadcast against the leading axes of `overlaps`."""
     overlaps, lam = checked_overlaps(overlaps), checked_positive("lam", lam)
     shape = np.broadcast_shapes(lam.shape, overlaps.shape[:-1])
+    if 0 in shape:
+        raise ValueError(f"there is no state in overlaps of shape {overlaps.shape}: give one or more")
     return Runs(
         overlaps=np.broadcast_to(overlaps, (*shape, 5)).reshape(-1, 5),
         lam=lam.reshape(1) if lam.size == 1 else np.broadcast_to(lam, shape).reshape(-1),

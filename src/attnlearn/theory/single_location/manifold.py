@@ -84,9 +84,10 @@ def flow(overlaps: Any, lam: Any, gamma: Any, d: Any, times: Any) -> Trajectory:
         return np.concatenate(pull.velocity(y[:n], y[n:]))
 
     start = runs.overlaps[:, :2].T.ravel()
-    solved = solve_ivp(velocity, (0.0, times[-1]), start, "DOP853", times, rtol=_RTOL, atol=_ATOL)
+    span = (0.0, max(times[-1], np.finfo(float).tiny))
+    solved = solve_ivp(velocity, span, start, "DOP853", times, rtol=_RTOL, atol=_ATOL)
     found = np.zeros((n, len(times), 5))
-    found[:, :, :2] = solved.y.reshape(2, n, -1).transpose(1, 2, 0)
+    found[:, :, :2] = np.reshape(solved.y, (2, n, -1)).transpose(1, 2, 0)
     slopes = np.broadcast_to(runs.lam[:, None], (n, len(times)))
     return Trajectory(runs.shaped(found), runs.shaped(bare(found, slopes, *runs.numbers)), runs.shaped(slopes), times)
 

@@ -39,12 +39,18 @@ def derf(x: jax.Array) -> jax.Array:
     return 2 / jnp.sqrt(jnp.pi) * jnp.exp(-(x**2))
 
 
-@in_float64
 def owens_t(x: Any, a: Any) -> Any:
-    r"""$T(x,a)=\frac1{2\pi}\int_0^a\frac{e^{-x^2(1+u^2)/2}}{1+u^2}\,du$ for $0\le a\le1$, to 1e-15.
+    r"""$T(x,a)=\frac1{2\pi}\int_0^a\frac{e^{-x^2(1+u^2)/2}}{1+u^2}\,du$ [@owen1956] for $0\le a\le1$, to 1e-15.
 
-    20 Gauss-Legendre nodes; broadcasts; differentiable in JAX.
+    20 Gauss-Legendre nodes; broadcasts; differentiable in JAX. **Raises:** `ValueError` for a beyond 0 and 1.
     """
+    if not traced(a) and not ((np.asarray(a) >= 0) & (np.asarray(a) <= 1)).all():
+        raise ValueError(f"Owen's T is computed for 0 <= a <= 1, got {a!r}; scipy.special.owens_t takes any a")
+    return _owens_t(x, a)
+
+
+@in_float64
+def _owens_t(x: Any, a: Any) -> Any:
     x, a = jnp.broadcast_arrays(x, a)
     return a / (2 * jnp.pi) * _integral(lambda stretch: jnp.exp(-(x[None] ** 2) * stretch / 2), a)
 

@@ -106,7 +106,7 @@ def gate_risk(gamma: float, d: int, n_tokens: int) -> GateBest:
     a=\frac{\gamma^2B_1}{\gamma^2B_2+(L-1)C}.$$
 
     Small values keep their digits. Nelder-Mead over $(\log\lambda,\tau)$ from three starts. The excess falls
-    exponentially in $d$ and is given as 0 where it is below 1e-308 (from about $d=10^4$ on).
+    exponentially in $d$ and is given as 0 where it is below 1e-308.
 
     **Raises:** `ValueError` for $\gamma\le0$, $d<4$ or $L<2$.
     """

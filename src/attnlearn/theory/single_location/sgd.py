@@ -1,6 +1,7 @@
 """Stochastic gradient descent with fresh batches: runs of `batch_step`, with what is random drawn beside them."""
 
 import functools
+import numbers
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -50,9 +51,9 @@ def sgd(
     """
     n_logs = checked_lengths(n_steps, log_every)
     runs = checked_runs(overlaps, lam, gamma, checked_width(d, least=6), n_tokens)
-    if batch_size < 1 or not (np.isfinite(epsilon) and epsilon >= 0):
+    if not isinstance(batch_size, numbers.Integral) or batch_size < 1 or not (np.isfinite(epsilon) and epsilon >= 0):
         raise ValueError(
-            f"wanted batch_size of 1 or more and finite epsilon of 0 or more, got {batch_size!r} and {epsilon!r}"
+            f"wanted a whole batch_size of 1 or more and finite epsilon of 0 or more, got {batch_size!r} and {epsilon!r}"
         )
     task = Batches(*map(float, (runs.numbers[0], d, epsilon, checked_number("step_size", step_size))))
     source = _Source(np.random.Generator(np.random.SFC64(seed)), len(runs.overlaps), batch_size, int(n_tokens), int(d))

@@ -77,8 +77,8 @@ def bayes_risk(gamma: float, d: int, n_tokens: int, n_samples: int, seed: int) -
     r"""Excess of $\mathbb E[Y\mid X]=\sum_lw_lr_l$, the least of any predictor, from `n_samples` sequences.
 
     Given the sequence up to the signs of its $r_l$, the mean squared error is $\sum_lw_l(1-w_l)r_l^2$, $w$ the
-    posterior of the place; that is averaged. It does not depend on $\varepsilon$. Time is proportional to
-    `n_samples` times `n_tokens`, memory is bounded.
+    posterior of the place; that is averaged. It does not depend on $\varepsilon$. Below 1e-308 it is given as 0.
+    Time is proportional to `n_samples` times `n_tokens`, memory is bounded.
 
     **Raises:** `ValueError` for $\gamma\le0$, $d<4$, $L<2$ or fewer than 2 samples.
     """
@@ -152,7 +152,7 @@ def _softmax_errors(beta: float, s: Tokens, task: _Task) -> Rows:
 def _density(log_ratios: Float[np.ndarray, "rows others"]) -> Rows:
     """The density of the task over that of the mixture, where `log_ratios` are those of meeting any other token over
     the task. The other token is drawn as the second; which it is makes no difference to the error."""
-    any_other = logsumexp(log_ratios, axis=1) - math.log(log_ratios.shape[1])
+    any_other = np.asarray(logsumexp(log_ratios, axis=1)) - math.log(log_ratios.shape[1])
     return 2 * np.exp(-np.logaddexp(0.0, any_other))
 
 
