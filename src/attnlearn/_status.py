@@ -39,6 +39,17 @@ class Status(enum.Enum):
     HULL_UNRELIABLE = "The hull of the attention matrices is unreliable: its singular gap is small."
     NOT_VALIDATED = "Not validated: no candidate explains the rows that were held out."
     NOT_ATTENTION = "The source is not an attention layer of this family."
+    NO_INFORMATIVE_TOKEN = (
+        "No informative token: noise alone explains the tokens about as well; more sequences may show one."
+    )
+    NOT_SINGLE_LOCATION = (
+        "Not single-location data: wanted are standard normal tokens, "
+        "and in each sequence one whose mean has the length sqrt(d/2)."
+    )
+    LABELS_UNEXPLAINED = (
+        "Labels unexplained: no value direction does better than chance; more sequences or less noise may show one."
+    )
+    NOT_CONVERGED = "Not converged: the steps ran out while the estimates still moved; allow more with max_steps."
     INTERRUPTED = "Interrupted: what was learned so far is kept."
 
 

@@ -1,25 +1,22 @@
 """`AttentionRegressor`: sequences and outputs in, a certified attention layer behind `predict`."""
 
-import numbers
-import warnings
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from attnlearn._status import Status
 from attnlearn.data.examples import Examples
-from attnlearn.estimators.failures import RecoveryError, RecoveryWarning, sentence
+from attnlearn.estimators.failures import check_on_failure, sentence, speak
 from attnlearn.estimators.named_slots import as_slots
+from attnlearn.estimators.random_state import as_seed
 from attnlearn.estimators.sequences import Sequences, as_sequences, as_targets
 from attnlearn.layers.inputs import ROWS
 from attnlearn.learners import Learned, VariableProjection
 from attnlearn.recovery import Recovery, recover
-
-FAILURES = ("raise", "warn")
 
 
 class AttentionRegressor(RegressorMixin, BaseEstimator):
@@ -140,11 +137,10 @@ class AttentionRegressor(RegressorMixin, BaseEstimator):
         TypeError, ValueError
             For wrong use.
         """
-        if self.on_failure not in FAILURES:
-            raise ValueError(f"on_failure must be one of {', '.join(map(repr, FAILURES))}, got {self.on_failure!r}")
+        check_on_failure(self.on_failure)
         learner = self._learner()
         examples = self._examples(X, y, mask, reset=True)
-        seed = _seed(self.random_state)
+        seed = as_seed(self.random_state)
         if self.certify:
             found = recover(examples, learner=learner, seed=seed)
         else:
@@ -231,12 +227,9 @@ class AttentionRegressor(RegressorMixin, BaseEstimator):
         """Nothing on success; else an error, or the warning that was asked for."""
         if found.status is (Status.RECOVERED if self.certify else Status.LEARNED):
             return
-        words = sentence(found.status, found.evidence)
         if found.status is Status.INTERRUPTED:
-            raise KeyboardInterrupt(words)
-        if self.on_failure == "raise" or found.layer is None:
-            raise RecoveryError(found.status, found.evidence)
-        warnings.warn(words, RecoveryWarning, stacklevel=3)
+            raise KeyboardInterrupt(sentence(found.status, found.evidence))
+        speak(found.status, found.evidence, self.on_failure == "raise" or found.layer is None, stacklevel=4)
 
     def __sklearn_is_fitted__(self) -> bool:
         return getattr(self, "layer_", None) is not None
@@ -248,9 +241,3 @@ class AttentionRegressor(RegressorMixin, BaseEstimator):
         assert tags.regressor_tags is not None  # it is one
         tags.regressor_tags.poor_score = True  # on outputs that no layer gives
         return tags
-
-
-def _seed(random_state: Any) -> int:
-    """An int itself; of anything else, one that is drawn from it."""
-    generator = check_random_state(random_state)
-    return int(random_state) if isinstance(random_state, numbers.Integral) else int(generator.randint(2**31 - 1))

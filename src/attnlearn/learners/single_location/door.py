@@ -1,0 +1,44 @@
+"""What sequences and labels may be: each check says what came, what is wanted, and the way out."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from attnlearn.data.example_checks import as_numbers
+
+
+def as_tokens(given: Any) -> Float[np.ndarray, "n tokens d"]:
+    """`given` as sequences of tokens in float64, copied only where it is something else."""
+    X = np.asarray(as_numbers("X", given), np.float64)
+    if X.ndim != 3 or 0 in X.shape:
+        raise ValueError(
+            f"X must be sequences of tokens (n, tokens, d), none of them 0, got shape {X.shape}. "
+            "One sequence is X[None]."
+        )
+    _check_finite("X", X)
+    return X
+
+
+def as_labels(given: Any, n: int) -> Float[np.ndarray, " n"]:
+    """`given` as one label a sequence, in float64."""
+    y = np.asarray(as_numbers("y", given), np.float64)
+    if y.shape != (n,):
+        raise ValueError(f"y must hold one number for each of the {n} sequences, shape ({n},), got shape {y.shape}")
+    _check_finite("y", y)
+    return y
+
+
+def check_width(X: Float[np.ndarray, "n tokens d"], d: int) -> None:
+    """Refuses tokens of another width than those learned from."""
+    if X.shape[2] != d:
+        raise ValueError(f"X has tokens of width {X.shape[2]}, learned were tokens of width {d}")
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
+    if not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))
+        raise ValueError(
+            f"{name} has {len(bad)} values that are NaN or infinite, the first is {name}{bad[0].tolist()}: "
+            "leave these sequences out"
+        )
