@@ -4,7 +4,7 @@ They run from a checkout: `python -m bench NAME`, `python -m bench --list`. Lear
 `bench.examples`.
 """
 
-from bench import against_gradient, degenerate, examples, minilm, precision, random_layers
+from bench import against_gradient, degenerate, examples, minilm, precision, random_layers, single_location
 
 BENCHMARKS = {
     "minilm": minilm.BENCHMARK,
@@ -12,5 +12,6 @@ BENCHMARKS = {
     "degenerate": degenerate.BENCHMARK,
     "precision": precision.BENCHMARK,
     "against-gradient": against_gradient.BENCHMARK,
+    "single-location": single_location.BENCHMARK,
     **examples.BENCHMARKS,
 }

@@ -58,8 +58,10 @@ def embedded(state: OrderParameters, width: int) -> tuple[np.ndarray, np.ndarray
 
 def on_spheres(state: Overlaps) -> Overlaps:
     """`state`, and where rounding has moved it off the overlaps of unit vectors, those of vectors nearby."""
-    k, v = (_unit(vector) for vector in embedded(OrderParameters.of(state), 4))
     off = lowest_eigenvalue(state) < -ROUNDING / 10
+    if not off.any():
+        return state
+    k, v = (_unit(vector) for vector in embedded(OrderParameters.of(state), 4))
     return np.where(off[..., None], overlaps(k, v, *np.eye(4)[:2]), state)
 
 

@@ -53,7 +53,7 @@ def sgd(
     runs = checked_runs(overlaps, lam, gamma, checked_width(d, least=6), n_tokens)
     if not isinstance(batch_size, numbers.Integral) or batch_size < 1 or not (np.isfinite(epsilon) and epsilon >= 0):
         raise ValueError(
-            f"wanted a whole batch_size of 1 or more and finite epsilon of 0 or more, got {batch_size!r} and {epsilon!r}"
+            f"wanted a whole batch_size of 1 or more and a finite epsilon of 0 or more, got {batch_size!r}, {epsilon!r}"
         )
     task = Batches(*map(float, (runs.numbers[0], d, epsilon, checked_number("step_size", step_size))))
     source = _Source(np.random.Generator(np.random.SFC64(seed)), len(runs.overlaps), batch_size, int(n_tokens), int(d))
