@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from scipy.special import erf
 
+from attnlearn.data.encoder import Embeddings, EncoderLayer, Norm, NumpyEncoder
+from attnlearn.data.queries import precision
 from attnlearn.data.self_attention import SelfAttention
 
 PROJECTIONS = ("self.query", "self.key", "self.value", "output.dense")
@@ -20,12 +21,13 @@ class Bert:
 
     Names are `[bert.]encoder.layer.{l}.attention.{self.query, self.key, self.value, output.dense}.{weight, bias}`,
     weights (out, in). The number of heads comes from `heads` or from a `config.json` beside the file.
+    What is read is held and computed in `dtype`, "float64" or "float32".
 
     **Raises:** `ValueError` for a file that cannot be read, holds no such layer, or has no head count.
     """
 
-    def __init__(self, path: str | Path, heads: int | None = None):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, heads: int | None = None, dtype: Any = "float64"):
+        self.path, self.dtype = Path(path), precision(dtype)
         try:
             self._file = safe_open(str(self.path), framework="np")
             names = set(self._file.keys())
@@ -48,9 +50,9 @@ class Bert:
         self.heads = int(count)
 
     def tensor(self, name: str) -> Float[np.ndarray, "..."]:
-        """One tensor as float64."""
+        """One tensor in `dtype`."""
         try:
-            return self._file.get_tensor(self._prefix + name).astype(np.float64)
+            return self._file.get_tensor(self._prefix + name).astype(self.dtype)
         except (SafetensorError, TypeError) as error:
             raise ValueError(f"{self.path} has no readable tensor {self._prefix + name}: {error}") from error
 
@@ -65,22 +67,10 @@ class Bert:
             raise ValueError(f"{self.heads} heads do not divide the {inner} columns of W_Q in {self.path}")
         return SelfAttention(*matrices, *biases, heads=self.heads, causal=causal)
 
-    def block(self, layer: int, sequences: list[np.ndarray]) -> list[np.ndarray]:
-        """Encoder layer `layer` of arrays (k_i, d): attention and GELU network, each added and then normed."""
-        if (act := self.config.get("hidden_act", "gelu")) != "gelu":
-            raise ValueError(f"{self.path} has the activation {act!r}; only 'gelu' is computed")
-        start, attend = f"encoder.layer.{layer}.", self.attention(layer)
-        attended = np.concatenate([attend(X[None])[0] for X in sequences])
-        rows = self._normed(f"{start}attention.output.LayerNorm", np.concatenate(sequences) + attended)
-        hidden = self._dense(f"{start}intermediate.dense", rows)
-        hidden = hidden * (1 + erf(hidden / np.sqrt(2))) / 2
-        rows = self._normed(f"{start}output.LayerNorm", rows + self._dense(f"{start}output.dense", hidden))
-        return np.split(rows, np.cumsum([len(X) for X in sequences])[:-1])
-
-    def embedded(self, ids: list[list[int]]) -> list[np.ndarray]:
-        """Word, position and type-0 embeddings of lists of word pieces, added and normed: the input of layer 0."""
-        words, places, kinds = (self.tensor(f"embeddings.{name}_embeddings.weight") for name in EMBEDDINGS)
-        return [self._normed("embeddings.LayerNorm", words[i] + places[: len(i)] + kinds[0]) for i in ids]
+    def encoder(self, layers: int | None = None) -> NumpyEncoder:
+        """Embeddings and the lowest `layers` layers (`None`: all), with their weights read."""
+        count = self.layers if layers is None else layers
+        return NumpyEncoder(self._embeddings(), tuple(self._layer(layer) for layer in range(count)))
 
     @property
     def positions(self) -> int:
@@ -92,13 +82,24 @@ class Bert:
         if not 0 <= layer < self.layers:
             raise ValueError(f"layer must be from 0 to {self.layers - 1} in {self.path}, got {layer}")
 
-    def _dense(self, name: str, X: np.ndarray) -> np.ndarray:
-        return X @ self.tensor(f"{name}.weight").T + self.tensor(f"{name}.bias")
+    def _layer(self, layer: int) -> EncoderLayer:
+        if (act := self.config.get("hidden_act", "gelu")) != "gelu":
+            raise ValueError(f"{self.path} has the activation {act!r}; only 'gelu' is computed")
+        start = f"encoder.layer.{layer}."
+        inner, outer = (self._dense(f"{start}{name}.dense") for name in ("intermediate", "output"))
+        norms = [self._norm(f"{start}{name}.LayerNorm") for name in ("attention.output", "output")]
+        return EncoderLayer(self.attention(layer), norms[0], *inner, *outer, norms[1])
 
-    def _normed(self, name: str, X: np.ndarray) -> np.ndarray:
-        X = X - X.mean(-1, keepdims=True)
-        X = X / np.sqrt((X**2).mean(-1, keepdims=True) + self.config.get("layer_norm_eps", 1e-12))
-        return X * self.tensor(f"{name}.weight") + self.tensor(f"{name}.bias")
+    def _embeddings(self) -> Embeddings:
+        words, places, kinds = (self.tensor(f"embeddings.{name}_embeddings.weight") for name in EMBEDDINGS)
+        return Embeddings(words, places, kinds[0], self._norm("embeddings.LayerNorm"))
+
+    def _dense(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        return np.ascontiguousarray(self.tensor(f"{name}.weight").T), self.tensor(f"{name}.bias")
+
+    def _norm(self, name: str) -> Norm:
+        epsilon = self.config.get("layer_norm_eps", 1e-12)
+        return Norm(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"), epsilon)
 
 
 def _config(path: Path) -> dict[str, Any]:

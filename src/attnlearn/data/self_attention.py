@@ -62,15 +62,31 @@ class SelfAttention:
         return replace(self, **arrays)
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
-        """Answers (batch, k, d_out) to `X` (batch, k, d), in the dtype of the weights."""
+        """Answers (batch, k, d_out) to `X` (batch, k, d), in the dtype of the weights.
+
+        Each sequence for itself, so that a sequence has the same answer, to the last bit, in every batch.
+        """
+        return self._answers(X, X)
+
+    def together(self, X: np.ndarray) -> np.ndarray:
+        """The same up to rounding, several times as fast: one product for the tokens of all sequences."""
+        return self._answers(X, X.reshape(-1, X.shape[-1]))
+
+    def _answers(self, X: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """`tokens`: `X` in the shape in which it is multiplied."""
         batch, k, _ = X.shape
-        q = self._split(X @ self.query + self.query_bias)
-        key = self._split(X @ self.key + self.key_bias)
-        value = self._split(X @ self.value + self.value_bias)
+        q, key, value = (
+            (tokens @ matrix + bias).reshape(batch, k, self.heads, -1).swapaxes(1, 2)
+            for matrix, bias in (
+                (self.query, self.query_bias),
+                (self.key, self.key_bias),
+                (self.value, self.value_bias),
+            )
+        )
         scores = q @ key.swapaxes(-1, -2) / np.sqrt(q.shape[-1]).astype(q.dtype)
         shares = softmax(scores, np.tri(k, dtype=bool) if self.causal else None)
-        mixed = (shares @ value).swapaxes(1, 2).reshape(batch, k, -1)
-        return mixed @ self.output + self.output_bias
+        mixed = (shares @ value).swapaxes(1, 2).reshape(*tokens.shape[:-1], -1)
+        return (mixed @ self.output + self.output_bias).reshape(batch, k, -1)
 
     def head(self, index: int) -> "SelfAttention":
         """One head, from 0, read where it enters `output`: its answers are the d_h numbers that it mixes."""
@@ -99,10 +115,6 @@ class SelfAttention:
             b_O=self.output_bias,
             slots=Slots(mask=Causal() if self.causal else None),
         )
-
-    def _split(self, rows: np.ndarray) -> np.ndarray:
-        batch, k, _ = rows.shape
-        return rows.reshape(batch, k, self.heads, -1).swapaxes(1, 2)
 
     def _heads(self, matrix: np.ndarray) -> np.ndarray:
         return matrix.reshape(len(matrix), self.heads, -1).swapaxes(0, 1)

@@ -1,14 +1,16 @@
 """Real sentences: their word pieces, and what a layer of a trained encoder sees of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from attnlearn.data.bert import Bert
 from attnlearn.data.minilm import minilm_file
+
+BATCH = 32  # sentences that are computed together: enough for the matrix products, few enough for the cache
 
 
 def corpus() -> list[str]:
@@ -31,20 +33,36 @@ def activations(
 ) -> tuple[list[np.ndarray], list[list[str]]]:
     r"""Input of encoder layer `layer` for each sentence, arrays (k_i, d), and the word pieces, lists of k_i words.
 
-    Embeddings and all layers before `layer` are computed in float64 with the weights of `model` (`None`: MiniLM),
-    each sentence for itself. The word pieces come from the `tokenizer.json` beside the weights and include its first
-    and last marks; a sentence longer than the position embeddings is cut.
+    Embeddings and all layers before `layer` are computed with the weights and in the precision of `model` (`None`:
+    MiniLM in float64). The word pieces come from the `tokenizer.json` beside the weights and include its first and
+    last marks; a sentence longer than the position embeddings is cut; none is padded.
 
     **Raises:** `ValueError` where there is no tokenizer or no such layer.
     """
     model = Bert(minilm_file()) if model is None else model
     model.check_layer(layer)
+    pieces, encoder = word_pieces(sentences, model), model.encoder(layer)
+    rows: list[np.ndarray] = [np.empty(0)] * len(pieces)
+    for index, ids in equal_lengths([one.ids for one in pieces]):
+        for place, row in zip(index, encoder(ids)[-1], strict=True):
+            rows[place] = row
+    return rows, [list(one.tokens) for one in pieces]
+
+
+def word_pieces(sentences: Sequence[str], model: Bert) -> list[Encoding]:
+    """The `ids` and `tokens` that the tokenizer beside the weights of `model` makes of each sentence."""
     tokenizer = _tokenizer(model)
-    encoded = [tokenizer.encode(sentence) for sentence in sentences]
-    rows = model.embedded([e.ids for e in encoded])
-    for below in range(layer):
-        rows = model.block(below, rows)
-    return rows, [list(e.tokens) for e in encoded]
+    return [tokenizer.encode(sentence) for sentence in sentences]
+
+
+def equal_lengths(ids: Sequence[Sequence[int]], batch: int = BATCH) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All lists of `ids`, at most `batch` of one length at a time: their places and their array (batch, k)."""
+    lengths = np.array([len(one) for one in ids])
+    for length in np.unique(lengths):
+        (places,) = np.nonzero(lengths == length)
+        for start in range(0, len(places), batch):
+            index = places[start : start + batch]
+            yield index, np.array([ids[place] for place in index])
 
 
 def tokenizer_beside(path: Path) -> Path:

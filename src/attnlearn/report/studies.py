@@ -8,8 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnlearn.records import Study, write_whole
+from attnlearn.report.location_samples import samples_to_risk
+from attnlearn.report.manifold import manifold
 from attnlearn.report.palette import FAINT, GOOD, GREY, OV, QK, STYLE, log_axis
+from attnlearn.report.probing import probing
+from attnlearn.report.risk_ladder import risk_ladder
 from attnlearn.report.sculpting import SCULPTING
+from attnlearn.report.single_location import five_experiments, phase_diagram
 
 _DPI = 170
 _COLOURS = (QK, OV, GOOD, GREY)
@@ -56,4 +61,13 @@ def _curves(ax: Axes, study: Study, quantity: str) -> None:
         ax.plot(places, errors, "o-", color=_COLOURS[number % len(_COLOURS)], linewidth=1.4, label=f"head {head + 1}")
 
 
-DRAWINGS: Mapping[str, Callable[[Study], Figure]] = {"minilm-activations": errors_against_sentences, **SCULPTING}
+DRAWINGS: Mapping[str, Callable[[Study], Figure]] = {
+    "minilm-activations": errors_against_sentences,
+    **SCULPTING,
+    "single-location": five_experiments,
+    "single-location-phases": phase_diagram,
+    "single-location-manifold": manifold,
+    "single-location-risk-ladder": risk_ladder,
+    "single-location-samples": samples_to_risk,
+    "single-location-probing": probing,
+}

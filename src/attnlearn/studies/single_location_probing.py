@@ -1,0 +1,144 @@
+"""Can the sign of one adjective be read by a linear rule from a layer of MiniLM?
+
+Logistic regression on the hidden states of sentences that differ in words and their order, for every layer: from the
+first token alone and from the mean of all tokens, with features as they are and standardised. Accuracies on the
+sentences it was fitted to, on others with new words around the adjective, with new adjectives, in another sentence,
+and with both; and how often a sentence of sign 1 scores above one of sign -1, which needs no threshold. Sentences and
+published numbers: [@marion2025].
+"""
+
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from attnlearn.data.bert import Bert
+from attnlearn.data.hidden_states import HiddenStates, hidden_states
+from attnlearn.data.probing import ADJECTIVE_LAST, PUBLISHED_SETS, SentenceSet
+from attnlearn.records import Study
+from attnlearn.studies.points import Row, each
+
+NAME = "single-location-probing"
+QUESTION = (
+    "Is the sign of one adjective linearly readable from each layer of MiniLM, also with other words and sentences?"
+)
+TRAIN = "train"
+PUBLISHED = {  # context: another model, which has 12 layers; its bars pool layers 1 to 12
+    "model": "bert-base-uncased",
+    "source": "stored figure of linear_probing.ipynb, PierreMarion23/single-location-regression, two decimals",
+    "accuracy": {
+        "initial": 0.5,
+        "train": 1.0,
+        "test": 0.95,
+        "ood_tokens": 0.64,
+        "ood_structure": 0.75,
+        "ood_structure_tokens": 0.69,
+    },
+}
+
+Point = tuple[str, str, int]  # pooling, features, layer
+Groups = Mapping[str, tuple[np.ndarray, np.ndarray]]  # name -> places in the list of all sentences, labels
+
+
+@dataclass(frozen=True)
+class Design:
+    """Sentences; layers, from 0 (the embeddings); poolings ("first", "mean"); `C` of the fits and, for each kind of
+    features ("standardised" on train, "raw"), the tolerance and the iterations after which they stop."""
+
+    sets: tuple[SentenceSet, ...] = (*PUBLISHED_SETS, ADJECTIVE_LAST)
+    layers: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
+    poolings: tuple[str, ...] = ("first", "mean")
+    C: float = 1.0
+    stop: Mapping[str, tuple[float, int]] = field(
+        default_factory=lambda: {"standardised": (1e-4, 500), "raw": (1e-6, 3000)}
+    )
+    published: Mapping[str, Any] = field(default_factory=lambda: PUBLISHED)
+
+
+def single_location_probing(design: Design = Design(), model: Bert | None = None) -> Study:
+    """Is the sign of one adjective linearly readable from each layer of an encoder (`None`: MiniLM in float64).
+
+    The sentences are embedded once, when the first row is made: 215 of the 235 seconds that one core takes, and 1.5 GB.
+    A study that is taken up again embeds them anew, unless all its rows are there.
+    """
+    points = [
+        (pooling, features, layer) for pooling in design.poolings for features in design.stop for layer in design.layers
+    ]
+    sentences = list(dict.fromkeys(sentence for one in design.sets for sentence in one.sentences()))
+    states = functools.cache(lambda: hidden_states(sentences, model))
+    groups = _groups(design.sets, sentences)
+    rows, seconds = each(NAME, design, points, lambda point: _row(point, states(), groups, design))
+    return Study(NAME, QUESTION, _answer(rows), asdict(design), rows, seconds)
+
+
+def _groups(sets: Sequence[SentenceSet], sentences: Sequence[str]) -> Groups:
+    """For every group, where its sentences stand in `sentences`, and their labels."""
+    place = {sentence: number for number, sentence in enumerate(sentences)}
+    found = {}
+    for name in dict.fromkeys(one.group for one in sets):
+        some = [one for one in sets if one.group == name]
+        index = np.array([place[sentence] for one in some for sentence in one.sentences()])
+        found[name] = index, np.concatenate([one.labels() for one in some])
+    return found
+
+
+def _row(point: Point, states: HiddenStates, groups: Groups, design: Design) -> Row:
+    pooling, features, layer = point
+    X = getattr(states, pooling)[:, layer]
+    index, labels = groups[TRAIN]
+    tolerance, iterations = design.stop[features]
+    regression = LogisticRegression(C=design.C, tol=tolerance, max_iter=iterations)
+    probe = make_pipeline(StandardScaler(), regression) if features == "standardised" else regression
+    converged = _fit(probe, X[index], labels)
+    scores = {name: probe.decision_function(X[places]) for name, (places, _) in groups.items()}
+    signs = {name: found for name, (_, found) in groups.items()}
+    return {
+        "pooling": pooling,
+        "features": features,
+        "layer": layer,
+        "accuracy": {name: float(np.mean((score > 0) == (signs[name] > 0))) for name, score in scores.items()},
+        "ranking": {name: float(roc_auc_score(signs[name], score)) for name, score in scores.items()},
+        "spread": float(np.median((X[index] - X[index[0]]).std(axis=0))),  # exactly 0 of a constant
+        "iterations": int(regression.n_iter_[0]),
+        "converged": converged,
+    }
+
+
+def _fit(probe: Any, X: np.ndarray, labels: np.ndarray) -> bool:
+    """Fits `probe`; whether it met its tolerance. Other warnings are passed on."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        probe.fit(X, labels)
+    for one in told:
+        if not issubclass(one.category, ConvergenceWarning):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return not any(issubclass(one.category, ConvergenceWarning) for one in told)
+
+
+def _answer(rows: Sequence[Row]) -> str:
+    """Mean accuracies and rankings of every kind of probe over the layers above the embeddings."""
+    words = ["Mean accuracy over the layers above the embeddings (and area under the ROC curve)."]
+    for pooling, features in dict.fromkeys((row["pooling"], row["features"]) for row in rows):
+        some = [row for row in rows if (row["pooling"], row["features"]) == (pooling, features)]
+        above = [row for row in some if row["layer"] > 0] or some
+        means = [
+            f"{name.replace('_', ' ')} {np.mean([row['accuracy'][name] for row in above]):.2f} "
+            f"({np.mean([row['ranking'][name] for row in above]):.2f})"
+            for name in above[0]["accuracy"]
+        ]
+        late = sum(not row["converged"] for row in some)
+        words.append(
+            f"{_WORDS[pooling]}, {features}: {', '.join(means)}{f' ({late} fits not converged)' * (late > 0)}."
+        )
+    return " ".join(words)
+
+
+_WORDS = {"first": "First token", "mean": "Mean of the tokens"}
