@@ -23,7 +23,7 @@ class Bert:
     weights (out, in). The number of heads comes from `heads` or from a `config.json` beside the file.
     What is read is held and computed in `dtype`, "float64" or "float32".
 
-    **Raises:** `ValueError` for a file that cannot be read, holds no such layer, or has no head count.
+    **Raises:** `ValueError` for a file that cannot be read, has no such layer or no head count; for another dtype.
     """
 
     def __init__(self, path: str | Path, heads: int | None = None, dtype: Any = "float64"):
