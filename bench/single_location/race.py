@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import scipy.stats
 
-from attnlearn.studies.single_location import FIVE, Experiment, stored_starts
-from attnlearn.theory.single_location import Trajectory, basins, descend, inverse_time, sgd, sphere_starts
+from attnlearn.studies.single_location import FIVE, Experiment, starts_of, trained
+from attnlearn.theory.single_location import Trajectory, basins
 from bench.clock import compilations
-from bench.single_location.baselines import GAMMA, TASK, Vectors, folded_loop, loop, scan
+from bench.single_location.baselines import TASK, Vectors, folded_loop, loop, scan
 from bench.single_location.lap import Lap
 from bench.trial import Claim, by_problem
 
@@ -124,12 +124,7 @@ def full(name: str, experiments: Sequence[Experiment], runs: int, allowed: float
 
 def ours(experiment: Experiment, starts: np.ndarray, steps: int, seed: int) -> Trajectory:
     """`descend` or `sgd` as a user calls them, with all that they log and watch."""
-    schedule = inverse_time(experiment.rate) if experiment.rate else None
-    task = experiment.lam, GAMMA, experiment.d, TASK.tokens
-    length = experiment.step_size, steps, experiment.log_every
-    if not experiment.batch:
-        return descend(starts, *task, *length, schedule)
-    return sgd(starts, *task, *length, schedule, experiment.batch, TASK.epsilon, seed)
+    return trained(replace(experiment, steps=steps), replace(TASK, seed=seed), starts)
 
 
 def claims(found: list[Lap]) -> list[Claim]:
@@ -183,10 +178,7 @@ def _states(found: Trajectory | list[Vectors]) -> np.ndarray:
 
 
 def _starts(experiment: Experiment, runs: int) -> np.ndarray:
-    """The authors' starts, or in another width drawn ones."""
-    if experiment.d == 400:
-        return stored_starts(experiment.start)[:runs]
-    return sphere_starts(TASK.seed, runs, experiment.d)
+    return starts_of(experiment, replace(TASK, runs=runs))
 
 
 def _apart(own: np.ndarray, reference: np.ndarray) -> float:

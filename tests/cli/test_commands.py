@@ -12,6 +12,7 @@ from attnlearn._progress import progress
 from attnlearn.cli import terminal
 from attnlearn.records import Record, Study
 from attnlearn.studies import STUDIES
+from attnlearn.studies.points import each
 
 
 def test_a_recovered_layer_ends_with_0_and_its_folder_is_whole(attnlearn, asked, layer_file, tmp_path):
@@ -307,6 +308,30 @@ def test_a_study_is_kept_with_its_figure_and_drawn_again(attnlearn, monkeypatch,
     assert done.stdout.splitlines() == ["Nine.", str(figure)]
     figure.unlink()
     assert attnlearn("report", tmp_path).stdout == f"{figure}\n" and figure.is_file()
+
+
+def test_an_interrupted_study_says_what_is_kept_and_goes_on(attnlearn, monkeypatch, tmp_path):
+    made = []
+
+    def work(point):
+        if point == 1 and None not in made:
+            made.append(None)
+            raise KeyboardInterrupt
+        made.append(point)
+        return {"point": point}
+
+    def run():
+        rows, seconds = each("minilm-activations", {}, [0, 1], work)
+        return Study("another", "Why?", "Because.", {}, rows, seconds)
+
+    monkeypatch.setitem(STUDIES, "minilm-activations", run)
+    stopped = attnlearn("study", "minilm-activations", "--out", tmp_path)
+    assert stopped.exit_code == 1 and f"{tmp_path} holds what is done: run the same again to go on" in stopped.stderr
+    assert attnlearn("study", "minilm-activations", "--out", tmp_path).exit_code == 0
+    assert made == [0, None, 1] and [path.name for path in tmp_path.iterdir()] == ["study.json"]
+    made.clear()
+    stopped = attnlearn("study", "minilm-activations")
+    assert stopped.exit_code == 1 and "without --out nothing is kept" in stopped.stderr
 
 
 def test_stages_are_shown_on_a_terminal_and_not_in_a_pipe(monkeypatch, capsys):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from attnlearn._progress import listening
-from attnlearn.studies.points import each, kept_in
+from attnlearn.studies.points import each, kept_in, kept_path
 
 
 @dataclass(frozen=True)
@@ -82,3 +82,15 @@ def test_rows_of_another_design_are_not_read(tmp_path):
     with kept_in(tmp_path):
         rows(again, design=Design(3.0))
     assert again == [0, 1, 2, 3]
+
+
+def test_a_study_that_ends_well_leaves_the_rows_of_others_alone(tmp_path):
+    interrupted(tmp_path)
+    with kept_in(tmp_path):
+        each("another-study", Design(), [0], working([]))
+        kept_path("features.npz").write_text("made")
+    assert [path.name for path in tmp_path.iterdir()] == ["some-study.rows.jsonl"]
+
+
+def test_there_is_no_path_outside_a_folder():
+    assert kept_path("features.npz") is None

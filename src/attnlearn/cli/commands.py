@@ -273,18 +273,26 @@ def study(
         if not known:
             typer.echo("This version has no studies.")
     elif name is not None and name in known:
-        if out is not None:
-            _make_folder(out)
-        if out is None:
-            with terminal.stages(True):
-                return typer.echo(records.to_json(known[name]()))
-        kept_in = importlib.import_module("attnlearn.studies.points").kept_in
-        with terminal.stages(True), kept_in(out):
-            found = known[name]()
-            found.save(out)
-        typer.echo(f"{found.answer}\n{report.write_study(out)}")
+        _run_study(known[name], out)
     else:
         raise ValueError(f"unknown study {name!r}. Wanted: {', '.join(known) or 'none, this version has no studies'}.")
+
+
+def _run_study(run: Callable[[], Any], out: Path | None) -> None:
+    """Prints the record of a study, or keeps it in `out` and prints its answer; says what an interruption leaves."""
+    kept = "without --out nothing is kept" if out is None else f"{out} holds what is done: run the same again to go on"
+    try:
+        with terminal.stages(True):
+            if out is None:
+                return typer.echo(records.to_json(run()))
+            _make_folder(out)
+            with importlib.import_module("attnlearn.studies.points").kept_in(out):
+                found = run()
+                found.save(out)
+        typer.echo(f"{found.answer}\n{report.write_study(out)}")
+    except KeyboardInterrupt as error:
+        typer.echo(f"attnlearn: interrupted; {kept}.", err=True)
+        raise typer.Exit(NOT_RECOVERED) from error
 
 
 def _studies() -> Mapping[str, Callable[[], Any]]:

@@ -101,11 +101,11 @@ def _curve(ax: Axes, steps: np.ndarray, row: Row, look: tuple[str, str, str]) ->
 def phase_diagram(study: Study) -> Figure:
     """Shares of random starts by where they end, a bar a setting, and the swapped share against the slope."""
     rows = study.table
-    widest = max(rows, key=lambda row: (row["starts"], -row["d"]))["d"]
+    main = max(rows, key=lambda row: row["starts"])["d"]  # the width with most starts
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     bars, curve = figure.subplots(1, 2, width_ratios=(1.3, 1))
-    _bars(bars, [row for row in rows if row["d"] == widest])
-    bars.set_title(f"where {max(row['starts'] for row in rows)} random starts end, d = {widest}")
+    _bars(bars, [row for row in rows if row["d"] == main])
+    bars.set_title(f"where {max(row['starts'] for row in rows)} random starts end, d = {main}")
     for d, colour in zip(sorted({row["d"] for row in rows}), (GOOD, QK, OV, GREY), strict=False):
         for scheduled, marker in ((False, "o"), (True, "D")):
             some = [row for row in rows if row["d"] == d and bool(row["rate"]) == scheduled]

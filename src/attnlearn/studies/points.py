@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from attnlearn import records
 from attnlearn._progress import progress
@@ -14,19 +14,37 @@ from attnlearn._progress import progress
 Row = dict[str, Any]
 Point = TypeVar("Point")
 
-_folder: contextvars.ContextVar[Path | None] = contextvars.ContextVar("folder", default=None)
+
+class _Folder(NamedTuple):
+    """Where files are kept, and those that this block has named."""
+
+    path: Path
+    named: list[Path]
+
+
+_folder: contextvars.ContextVar[_Folder | None] = contextvars.ContextVar("folder", default=None)
 
 
 @contextlib.contextmanager
 def kept_in(folder: str | Path) -> Iterator[None]:
     """Keeps every row of the studies inside the block in `folder` as it is made; a block that ends well clears them."""
-    token = _folder.set(Path(folder))
+    here = _Folder(Path(folder), [])
+    token = _folder.set(here)
     try:
         yield
-        for path in Path(folder).glob("*.rows.jsonl"):
-            path.unlink()
+        for path in here.named:
+            path.unlink(missing_ok=True)
     finally:
         _folder.reset(token)
+
+
+def kept_path(name: str) -> Path | None:
+    """A file for what a study must not make twice; it goes with the rows. `None` outside `kept_in`."""
+    here = _folder.get()
+    if here is None:
+        return None
+    here.named.append(here.path / name)
+    return here.named[-1]
 
 
 def each(
@@ -62,9 +80,8 @@ class _Kept:
 
     @classmethod
     def opened(cls, name: str, design: Any) -> "_Kept":
-        folder = _folder.get()
         head = _plain({"name": name, "design": design, "versions": records.versions()})
-        return cls(None if folder is None else folder / f"{name}.rows.jsonl", head)
+        return cls(kept_path(f"{name}.rows.jsonl"), head)
 
     def add(self, row: Row, seconds: float) -> None:
         self.rows.append(row)

@@ -5,7 +5,7 @@ The starts of the first four are those of the authors' code, as stored overlaps;
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
@@ -19,6 +19,8 @@ from attnlearn.theory.single_location import (
     basins,
     descend,
     inverse_time,
+    manifold_starts,
+    oracle_risk,
     risk,
     sgd,
     sphere_starts,
@@ -26,7 +28,7 @@ from attnlearn.theory.single_location import (
 )
 
 QUESTION = "Where does training an erf attention layer on single-location regression end, from which starts, how fast?"
-ORACLE = (1.0, 1.0, 0.0, 0.0, 0.0)
+STORED_WIDTH, STORED_RUNS = 400, 30  # of the authors' starts; others are drawn
 DIGITS = 6  # kept of every number of a curve
 
 
@@ -68,11 +70,6 @@ class Design:
     epsilon: float = 0.1
     seed: int = 0
 
-    def shortened(self, factor: int) -> "Design":
-        """The same with `factor` times fewer steps and logs."""
-        fewer = tuple(replace(one, steps=one.steps // factor) for one in self.experiments)
-        return replace(self, experiments=fewer)
-
 
 def single_location(design: Design = Design()) -> Study:
     """The five experiments of "Attention layers provably solve single-location regression", redrawn exactly."""
@@ -87,8 +84,8 @@ def stored_starts(kind: str) -> Float[np.ndarray, "runs 5"]:
 
 
 def _row(experiment: Experiment, design: Design) -> dict[str, Any]:
-    starts = _starts(experiment, design)
-    found = _run(experiment, design, starts)
+    starts = starts_of(experiment, design)
+    found = trained(experiment, design, starts)
     task = np.sqrt(design.gamma_squared), experiment.d, design.tokens
     overlaps = np.concatenate([starts[:, None], found.overlaps], axis=1)
     risks = np.concatenate([risk(starts, experiment.lam, *task)[:, None], found.risk], axis=1)
@@ -102,19 +99,22 @@ def _row(experiment: Experiment, design: Design) -> dict[str, Any]:
         "each_run": {name: _short(curve) for name, curve in curves.items()} if experiment.every_run else {},
         "paths": {str(run): _short(overlaps[run, :, :2].T) for run in experiment.shown if run < len(starts)},
         "ends": _ends(overlaps[:, -1], risks[:, -1]),
-        "oracle_risk": float(risk(ORACLE, last, *task)),
+        "oracle_risk": float(oracle_risk(last, *task)),
         "swapped_risk": swapped_point(last, *task).risk,
         "beyond_the_edge": [[warning.run, warning.step] for warning in found.warnings],
     }
 
 
-def _starts(experiment: Experiment, design: Design) -> Float[np.ndarray, "runs 5"]:
-    if experiment.d != 400:
-        return sphere_starts(design.seed, design.runs, experiment.d)
+def starts_of(experiment: Experiment, design: Design) -> Float[np.ndarray, "runs 5"]:
+    """The authors' starts where there are as many, else drawn ones of the same kind."""
+    if experiment.d != STORED_WIDTH or design.runs > STORED_RUNS:
+        draw = {"manifold": manifold_starts, "sphere": sphere_starts}[experiment.start]
+        return draw(design.seed, design.runs, experiment.d)
     return stored_starts(experiment.start)[: design.runs]
 
 
-def _run(experiment: Experiment, design: Design, starts: Float[np.ndarray, "runs 5"]) -> Trajectory:
+def trained(experiment: Experiment, design: Design, starts: Float[np.ndarray, "runs 5"]) -> Trajectory:
+    """The experiment from `starts`: descent, or SGD where it has batches."""
     schedule = inverse_time(experiment.rate) if experiment.rate else None
     task = experiment.lam, np.sqrt(design.gamma_squared), experiment.d, design.tokens
     length = experiment.step_size, experiment.steps, experiment.log_every

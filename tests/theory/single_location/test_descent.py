@@ -297,9 +297,17 @@ def test_runs_are_float64_whatever_the_setting_of_jax():
 
 
 def test_runs_of_no_whole_number_of_logs_are_refused():
-    for n_steps, log_every in ((10, 3), (2, 4), (0, 1), (10, 0), (-4, 2)):
-        with pytest.raises(ValueError, match=f"n_steps must be a multiple of log_every.*got {n_steps} and {log_every}"):
-            descend(SPHERE, 0.1, *TASK, ALPHA, n_steps, log_every)
+    cases = {
+        (10, 3): "n_steps must be a multiple of log_every, got 10 and 3: take n_steps = 9",
+        (2, 4): "n_steps must be a multiple of log_every, got 2 and 4: take n_steps = 4",
+        (0, 1): "n_steps must be a whole number from 1 on, got 0",
+        (10, 0): "log_every must be a whole number from 1 on, got 0",
+    }
+    for lengths, message in cases.items():
+        with pytest.raises(ValueError, match=message):
+            descend(SPHERE, 0.1, *TASK, ALPHA, *lengths)
+    with pytest.raises((ValueError, TypeError), match="a schedule must map a step to a factor|Type-check error"):
+        descend(SPHERE, 0.1, *TASK, ALPHA, 2, 1, 3)
 
 
 def test_schedules_without_a_positive_factor_are_refused():

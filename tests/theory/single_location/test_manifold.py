@@ -139,7 +139,7 @@ def test_states_off_the_manifold_and_wrong_times_are_refused():
     with pytest.raises(ValueError, match="on the manifold theta = eta = rho = 0 only, got entries up to 0.1"):
         flow([0.3, 0.4, 0.1, 0, 0], 0.1, GAMMA, D, [1.0])
     for times in ([2.0, 1.0], [-1.0, 1.0], [], 1.0, [1.0, math.nan], [1.0, 1.0]):
-        with pytest.raises(ValueError, match="times must be a list of increasing numbers from 0 on"):
+        with pytest.raises(ValueError, match="times must be a list of finite, increasing numbers from 0 on"):
             flow([0.3, 0.4, 0, 0, 0], 0.1, GAMMA, D, times)
     with pytest.raises(ValueError, match="no unit vectors k, v have the overlaps"):
         flow([1.3, 0.4, 0, 0, 0], 0.1, GAMMA, D, [1.0])
@@ -166,3 +166,18 @@ def test_a_stable_curve_outside_the_square_is_refused():
 def test_a_flow_of_no_time_stays_where_it_is():
     found = flow([[0.1, 0.2, 0, 0, 0]], 0.1, GAMMA, D, [0.0])
     np.testing.assert_allclose(found.overlaps[0, 0, :2], [0.1, 0.2], rtol=1e-15)
+
+
+@pytest.mark.parametrize("lam", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("kappa", [0.35, 0.5, 0.95])
+def test_the_stable_curve_at_one_place_is_that_at_many(lam, kappa):
+    """Also where it has long come to -1."""
+    together = separatrix([1e-3, 0.1, kappa], lam, GAMMA, D)[-1]
+    assert float(separatrix(kappa, lam, GAMMA, D)) == pytest.approx(together, rel=1e-9)
+    assert separatrix(-kappa, lam, GAMMA, D) == pytest.approx(-together, rel=1e-9)
+
+
+@pytest.mark.parametrize("times", [[math.nan], [math.inf], [0.0, math.inf]])
+def test_times_that_never_end_are_refused(times):
+    with pytest.raises(ValueError, match="times must be a list of finite, increasing numbers"):
+        flow([[0.1, 0.2, 0, 0, 0]], 0.1, GAMMA, D, times)

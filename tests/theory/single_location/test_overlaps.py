@@ -62,7 +62,7 @@ def test_overlaps_do_not_change_under_rotations(seed, d):
 
 
 def test_the_order_of_a_state_is_kappa_nu_theta_eta_rho(key):
-    k, v, k_star, v_star = key.standard_normal((4, 7))
+    k, v, k_star, v_star = (unit(vector) for vector in key.standard_normal((4, 7)))
     wanted = OrderParameters(kappa=k @ k_star, nu=v @ v_star, theta=v @ k_star, eta=k @ v_star, rho=k @ v)
     assert np.array_equal(overlaps(k, v, k_star, v_star), wanted.array())
     states = key.standard_normal((2, 3, 5))
@@ -119,3 +119,13 @@ def test_wrong_states_and_widths_are_refused():
     for starts in (sphere_starts, manifold_starts):
         with pytest.raises(ValueError, match="whole number from 4 on, got d = 3"):
             starts(0, 5, 3)
+
+
+def test_vectors_that_are_not_unit_or_of_other_widths_are_refused():
+    k, v = np.eye(4)[:2]
+    with pytest.raises(ValueError, match="k must have length 1, got 2: divide it by its norm"):
+        overlaps(2 * k, v, k, v)
+    with pytest.raises(ValueError, match="v must have length 1, got nan"):
+        overlaps(k, v * np.nan, k, v)
+    with pytest.raises(ValueError, match=r"must have one width, got shapes \(4,\), \(5,\)"):
+        overlaps(k, np.eye(5)[1], k, v)

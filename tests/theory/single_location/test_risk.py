@@ -18,7 +18,7 @@ from location_twins import (
 )
 from scipy import special
 
-from attnlearn.theory.single_location import gradient, overlaps, risk, zeta
+from attnlearn.theory.single_location import OrderParameters, gradient, overlaps, risk, sphere_starts, zeta
 
 GAMMA, D, L = math.sqrt(0.5), 400, 10
 TASKS = [(0.3, 20, 2), (math.sqrt(0.5), 400, 10), (1.0, 80, 50), (0.6, 200, 7)]
@@ -188,3 +188,27 @@ def test_overlaps_that_no_unit_vectors_have_are_refused(formula):
 def test_no_state_at_all_is_refused():
     with pytest.raises(ValueError, match=r"there is no state in overlaps of shape \(0, 5\): give one or more"):
         risk(np.zeros((0, 5)), 0.1, 0.7, 400, 10)
+
+
+def test_order_parameters_are_read_by_name_also_for_five_runs():
+    states = sphere_starts(0, 5, 80)
+    np.testing.assert_array_equal(risk(OrderParameters.of(states), 0.1, 0.7, 80, 10), risk(states, 0.1, 0.7, 80, 10))
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"lam": "0.1"}, "lam must be real numbers, got '0.1'"),
+        ({"overlaps": np.zeros((1, 5)) + 1j}, "overlaps must be real numbers"),
+        (
+            {"lam": np.full(3, 0.1)},
+            r"lam of shape \(3,\) does not broadcast against the leading axes of overlaps \(2, 5\)",
+        ),
+        ({"d": 400.5}, "the width of a token must be a whole number from 4 on, got d = 400.5"),
+        ({"n_tokens": True}, "a whole number, got n_tokens = True"),
+    ],
+)
+def test_what_is_no_number_of_the_right_kind_is_refused(wrong, message):
+    right = {"overlaps": np.zeros((2, 5)), "lam": 0.1, "gamma": 0.7, "d": 400, "n_tokens": 10}
+    with pytest.raises(ValueError, match=message):
+        risk(**(right | wrong))

@@ -137,3 +137,19 @@ def test_wrong_numbers_are_refused(formula, wrong):
         value, message = cases[name]
         with pytest.raises(ValueError, match=message):
             formula(**({"lam": 0.1, "gamma": GAMMA, "d": D, "n": L} | {name: value}))
+
+
+@pytest.mark.parametrize(
+    "gamma, d, n_tokens, wanted", [(math.sqrt(0.5), 4, 1000, 0.4995), (0.01, 400, 10, 9.98e-5), (0.001, 4, 1000, 1e-6)]
+)
+def test_the_lowest_risk_is_found_for_many_tokens_and_small_spreads(gamma, d, n_tokens, wanted):
+    """`wanted`: the least of 2000 slopes from 1e-8 to 10, to three digits."""
+    found = lowest_swapped(gamma, d, n_tokens)
+    risks = [swapped_point(lam, gamma, d, n_tokens).risk for lam in np.geomspace(1e-8, 10, 300)]
+    assert found.risk == pytest.approx(wanted, rel=1e-3) and found.risk <= min(risks) * (1 + 1e-4)
+
+
+def test_slopes_shrink_with_the_width_and_are_still_found():
+    small, large = clipped_below(GAMMA, 10**4), clipped_below(GAMMA, 10**9)
+    assert large == pytest.approx(small * math.sqrt(1e-5), rel=0.05)
+    assert math.isinf(oracle_stable_below(GAMMA, 4, 10))

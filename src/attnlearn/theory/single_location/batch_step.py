@@ -16,7 +16,7 @@ from attnlearn.theory.single_location.owen import derf
 
 
 class Batches(NamedTuple):
-    """The numbers of the task that the law of a step depends on; `size` sequences a step."""
+    """The numbers of the task that the law of a step depends on."""
 
     gamma: Any
     d: Any

@@ -41,7 +41,7 @@ def step(state: OrderParameters, c: Constants, alpha: Any) -> OrderParameters:
     v_v = R.nu * nu + R.theta * theta + R.rho * rho
     k_square = R.kappa * k_kstar + R.eta * k_vstar + R.rho * k_v
     v_square = R.nu * v_vstar + R.theta * v_kstar + R.rho * v_k
-    both = R.kappa * v_kstar + R.eta * v_vstar + R.rho * (R.nu * nu + R.theta * theta + R.rho * rho)
+    both = R.kappa * v_kstar + R.eta * v_vstar + R.rho * v_v
     A, B = 1 + alpha * k_k, 1 + alpha * v_v
     k_norm = jnp.sqrt(1 + alpha**2 * (k_square - k_k**2))
     v_norm = jnp.sqrt(1 + alpha**2 * (v_square - v_v**2))

@@ -10,23 +10,42 @@ from jaxtyping import Float
 ROUNDING = 1e-12  # how far below zero an eigenvalue of a Gram matrix may be
 
 
+def _floats(name: str, value: Any) -> np.ndarray:
+    """`value` as float64; `ValueError` for what is not numbers."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} must be real numbers, got {value!r}")
+    return array.astype(float)
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def checked_whole(name: str, value: Any, least: int) -> int:
+    """`value` as an integer, `ValueError` for anything but a whole number from `least` on."""
+    if not _whole(value, least):
+        raise ValueError(f"{name} must be a whole number from {least} on, got {value!r}")
+    return int(value)
+
+
 def checked_width(d: Any, least: int = 4) -> int:
     """`d` as an integer, `ValueError` below `least`."""
-    if not isinstance(d, numbers.Integral) or d < least:
+    if not _whole(d, least):
         raise ValueError(f"the width of a token must be a whole number from {least} on, got d = {d!r}")
     return int(d)
 
 
 def checked_tokens(n_tokens: Any) -> int:
     """`n_tokens` as an integer, `ValueError` below 2: with one token there is no place to find."""
-    if not isinstance(n_tokens, numbers.Integral) or n_tokens < 2:
+    if not _whole(n_tokens, 2):
         raise ValueError(f"a sequence needs 2 tokens or more, a whole number, got n_tokens = {n_tokens!r}")
     return int(n_tokens)
 
 
 def checked_positive(name: str, value: Any) -> np.ndarray:
     """`value` as float64; `ValueError` unless every entry is finite and above zero."""
-    array = np.asarray(value, float)
+    array = _floats(name, value)
     if not (np.isfinite(array) & (array > 0)).all():
         raise ValueError(f"{name} must be finite and above 0, got {value!r}")
     return array
@@ -54,7 +73,9 @@ def checked_overlaps(overlaps: Any) -> np.ndarray:
     **Raises:** `ValueError` for another shape, NaN, or where the Gram matrix of $(k^\star, v^\star, k, v)$ has an
     eigenvalue below $-10^{-12}$: no unit vectors have such overlaps.
     """
-    array = np.asarray(overlaps, float)
+    if hasattr(overlaps, "array"):  # OrderParameters of arrays would be read the other way round
+        overlaps = overlaps.array()
+    array = _floats("overlaps", overlaps)
     if array.ndim == 0 or array.shape[-1] != 5:
         raise ValueError(
             f"wanted overlaps (..., 5) in the order (kappa, nu, theta, eta, rho), got an array of shape {array.shape}"
@@ -94,7 +115,13 @@ class Runs:
 def checked_runs(overlaps: Any, lam: Any, gamma: Any, d: Any, n_tokens: Any) -> Runs:
     """Everything that a risk takes, with `lam` broadcast against the leading axes of `overlaps`."""
     overlaps, lam = checked_overlaps(overlaps), checked_positive("lam", lam)
-    shape = np.broadcast_shapes(lam.shape, overlaps.shape[:-1])
+    try:
+        shape = np.broadcast_shapes(lam.shape, overlaps.shape[:-1])
+    except ValueError:
+        raise ValueError(
+            f"lam of shape {lam.shape} does not broadcast against the leading axes of overlaps {overlaps.shape}: give "
+            "one slope, or one for every state"
+        ) from None
     if 0 in shape:
         raise ValueError(f"there is no state in overlaps of shape {overlaps.shape}: give one or more")
     return Runs(

@@ -17,7 +17,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import erf, erfc
 
 from attnlearn.theory.single_location.door import checked_number, checked_runs, checked_width
-from attnlearn.theory.single_location.risk import bare
+from attnlearn.theory.single_location.risk import bare, constants_at
 from attnlearn.theory.single_location.trajectory import Trajectory
 
 _RTOL, _ATOL = 1e-12, 1e-14
@@ -52,8 +52,8 @@ class _Pull(NamedTuple):
 
 
 def _pull(lam: Any, gamma: float, d: int) -> _Pull:
-    g2 = gamma**2
-    return _Pull(g2, lam * np.sqrt(d / 2) / np.sqrt(1 + 2 * lam**2 * g2), np.sqrt(1 + 4 * lam**2 * g2))
+    c = constants_at(lam, gamma, d, 2)
+    return _Pull(float(c.g2), c.beta, c.p)
 
 
 def flow(overlaps: Any, lam: Any, gamma: Any, d: Any, times: Any) -> Trajectory:
@@ -76,8 +76,9 @@ def flow(overlaps: Any, lam: Any, gamma: Any, d: Any, times: Any) -> Trajectory:
             "to 0, or use `descend` with a small step"
         )
     times = np.asarray(times, float)
-    if times.ndim != 1 or not times.size or times[0] < 0 or not (np.diff(times) > 0).all():
-        raise ValueError(f"times must be a list of increasing numbers from 0 on, got {times!r}")
+    increasing = times.ndim == 1 and times.size and times[0] >= 0 and (np.diff(times) > 0).all()
+    if not (increasing and np.isfinite(times).all()):
+        raise ValueError(f"times must be a list of finite, increasing numbers from 0 on, got {times!r}")
     pull, n = _pull(runs.lam, runs.numbers[0], int(runs.numbers[1])), len(runs.overlaps)
 
     def velocity(_: float, y: np.ndarray) -> np.ndarray:
@@ -96,6 +97,8 @@ def saddle(lam: Any, gamma: Any, d: Any) -> Saddle:
     r"""The saddle $(0,0)$: $\mu_\pm=\tfrac c2(-b\pm\sqrt{b^2+4})$, $c=4\gamma^2\beta/\sqrt\pi$, $b=2\beta/(p\sqrt\pi)$.
 
     Leaving it from a random start takes about $\ln\sqrt d/(\alpha\mu_+)$ steps of size $\alpha$.
+
+    **Raises:** `ValueError` for $\lambda$ or $\gamma\le0$, or $d<4$.
     """
     pull = _checked_pull(lam, gamma, d)
     c, b = 4 * pull.g2 * pull.beta / np.sqrt(np.pi), 2 * pull.beta / (pull.p * np.sqrt(np.pi))
@@ -110,6 +113,7 @@ def rates(lam: Any, gamma: Any, d: Any) -> Rates:
     $4\gamma^2\mathrm{erf}\beta$ of $\nu$.
 
     The first is of order $e^{-\beta^2}$: a large slope freezes $\kappa$, which is the case for a schedule.
+    **Raises:** `ValueError` for $\lambda$ or $\gamma\le0$, or $d<4$.
     """
     pull = _checked_pull(lam, gamma, d)
     along = 8 / np.sqrt(np.pi) * pull.g2 * pull.beta * np.exp(-(pull.beta**2)) * erfc(pull.beta / pull.p)
@@ -143,7 +147,8 @@ def separatrix(kappa: Any, lam: Any, gamma: Any, d: Any) -> Float[np.ndarray, ".
     if not near.all():
         start, ends = np.array([_NEAR / slope]), outwards[~near]
         solved = solve_ivp(climb, (_NEAR, ends[-1]), start, "DOP853", ends, events=steep, rtol=_RTOL, atol=_ATOL)
-        found[~near] = np.concatenate([np.tanh(solved.y[0]), np.full(len(ends) - solved.y.shape[1], -1.0)])
+        reached = np.ravel(solved.y)  # the others lie beyond the place where the curve has come to -1
+        found[~near] = np.concatenate([np.tanh(reached), np.full(len(ends) - len(reached), -1.0)])
     return np.asarray(np.copysign(1.0, kappa) * found[back].reshape(kappa.shape))
 
 

@@ -31,8 +31,23 @@ class OrderParameters(NamedTuple):
 
 
 def overlaps(k: Any, v: Any, k_star: Any, v_star: Any) -> Overlaps:
-    """The five overlaps of parameters `k`, `v` (..., d) with the directions `k_star`, `v_star` (d,) of the task."""
-    k, v, k_star, v_star = (np.asarray(vector, float) for vector in (k, v, k_star, v_star))
+    """The five overlaps of parameters `k`, `v` (..., d) with the directions `k_star`, `v_star` (d,) of the task.
+
+    **Raises:** `ValueError` for vectors that have not length 1, or different widths.
+    """
+    k, v, k_star, v_star = (
+        _checked_unit(name, vector) for name, vector in (("k", k), ("v", v), ("k_star", k_star), ("v_star", v_star))
+    )
+    if len({vector.shape[-1] for vector in (k, v, k_star, v_star)}) > 1 or k_star.ndim > 1 or v_star.ndim > 1:
+        raise ValueError(
+            f"k, v (..., d), k_star and v_star (d,) must have one width, got shapes {k.shape}, {v.shape}, "
+            f"{k_star.shape}, {v_star.shape}"
+        )
+    return measured(k, v, k_star, v_star)
+
+
+def measured(k: np.ndarray, v: np.ndarray, k_star: np.ndarray, v_star: np.ndarray) -> Overlaps:
+    """`overlaps`, unchecked."""
     return OrderParameters(k @ k_star, v @ v_star, v @ k_star, k @ v_star, (k * v).sum(-1)).array()
 
 
@@ -62,7 +77,7 @@ def on_spheres(state: Overlaps) -> Overlaps:
     if not off.any():
         return state
     k, v = (_unit(vector) for vector in embedded(OrderParameters.of(state), 4))
-    return np.where(off[..., None], overlaps(k, v, *np.eye(4)[:2]), state)
+    return np.where(off[..., None], measured(k, v, *np.eye(4)[:2]), state)
 
 
 def sphere_starts(seed: int, n_runs: int, d: int) -> Overlaps:
@@ -71,7 +86,7 @@ def sphere_starts(seed: int, n_runs: int, d: int) -> Overlaps:
     k, v = np.zeros((2, n_runs, 4))
     k[:, :2], k[:, 2] = key.standard_normal((n_runs, 2)), _chi(key, d - 2, n_runs)
     v[:, :3], v[:, 3] = key.standard_normal((n_runs, 3)), _chi(key, d - 3, n_runs)
-    return overlaps(_unit(k), _unit(v), *np.eye(4)[:2])
+    return measured(_unit(k), _unit(v), *np.eye(4)[:2])
 
 
 def manifold_starts(seed: int, n_runs: int, d: int) -> Overlaps:
@@ -85,7 +100,7 @@ def manifold_starts(seed: int, n_runs: int, d: int) -> Overlaps:
 
 
 def basins(state: Any) -> np.ndarray:
-    r"""Where runs ended: "swapped" if $|\eta|>|\nu|$, "undecided" if $\max(|\eta|,|\nu|)<.8$, else "oracle"."""
+    r"""Where runs ended: "undecided" if $\max(|\eta|,|\nu|)<.8$, else "swapped" if $|\eta|>|\nu|$, else "oracle"."""
     state = OrderParameters.of(checked_overlaps(state))
     nu, eta = np.abs(state.nu), np.abs(state.eta)
     return np.where(np.maximum(nu, eta) < 0.8, "undecided", np.where(eta > nu, "swapped", "oracle"))
@@ -105,3 +120,11 @@ def _key(seed: int, n_runs: int, d: int) -> np.random.Generator:
     if n_runs < 1:
         raise ValueError(f"n_runs must be at least 1, got {n_runs!r}")
     return np.random.default_rng(seed)
+
+
+def _checked_unit(name: str, vectors: Any) -> np.ndarray:
+    vectors = np.asarray(vectors, float)
+    length = np.linalg.norm(vectors, axis=-1) if vectors.ndim else np.zeros(1)
+    if not (np.abs(length - 1) <= 1e-6).all():
+        raise ValueError(f"{name} must have length 1, got {float(np.ravel(length)[0]):.6g}: divide it by its norm")
+    return vectors

@@ -62,6 +62,9 @@ def constants(lam: Any, gamma: Any, d: Any, n_tokens: Any) -> Constants:
     )
 
 
+constants_at = in_float64(constants)  # of numbers, in NumPy
+
+
 class _Parts(NamedTuple):
     """The functions of the key overlap that risk and gradient share."""
 
@@ -144,7 +147,8 @@ def risk(overlaps: Any, lam: Any, gamma: Any, d: Any, n_tokens: Any, full: bool 
     - `gamma`: spread of the informative token; `d`: width of a token; `n_tokens`: $L$.
     - `full`: with the constant $(L-1)\zeta(0,\lambda)$, which depends on neither $k$ nor $v$; `False`: $R_0$.
 
-    Returns an array (...). Differentiable in JAX. Source: [@marion2025]; checked against quadrature of the definition.
+    Returns an array (...). Under a JAX transformation nothing is checked and the precision is the caller's.
+    Source: [@marion2025]; checked against quadrature of the definition.
 
     **Raises:** `ValueError` for $\lambda$ or $\gamma\le0$, $d<4$, $L<2$, and overlaps that no unit vectors have.
     """

@@ -14,9 +14,8 @@ from jaxtyping import Float
 from attnlearn._progress import progress
 from attnlearn._types import float64
 from attnlearn.theory.single_location.batch_step import Batches, Draws, step
-from attnlearn.theory.single_location.door import checked_number, checked_runs, checked_width
-from attnlearn.theory.single_location.overlaps import embed
-from attnlearn.theory.single_location.overlaps import overlaps as overlaps_of
+from attnlearn.theory.single_location.door import checked_number, checked_runs, checked_whole, checked_width
+from attnlearn.theory.single_location.overlaps import embed, measured
 from attnlearn.theory.single_location.risk import total
 from attnlearn.theory.single_location.trajectory import Schedule, Trajectory, checked_lengths, factors
 
@@ -51,10 +50,9 @@ def sgd(
     """
     n_logs = checked_lengths(n_steps, log_every)
     runs = checked_runs(overlaps, lam, gamma, checked_width(d, least=6), n_tokens)
-    if not isinstance(batch_size, numbers.Integral) or batch_size < 1 or not (np.isfinite(epsilon) and epsilon >= 0):
-        raise ValueError(
-            f"wanted a whole batch_size of 1 or more and a finite epsilon of 0 or more, got {batch_size!r}, {epsilon!r}"
-        )
+    batch_size, seed = checked_whole("batch_size", batch_size, 1), checked_whole("seed", seed, 0)
+    if not (isinstance(epsilon, numbers.Real) and np.isfinite(epsilon) and epsilon >= 0):
+        raise ValueError(f"epsilon must be finite and at least 0, got {epsilon!r}")
     task = Batches(*map(float, (runs.numbers[0], d, epsilon, checked_number("step_size", step_size))))
     source = _Source(np.random.Generator(np.random.SFC64(seed)), len(runs.overlaps), batch_size, int(n_tokens), int(d))
     vectors, logs = _Vectors.at(runs.overlaps), []
@@ -141,7 +139,7 @@ class _Vectors(NamedTuple):
 
     @property
     def overlaps(self) -> Float[np.ndarray, "runs 5"]:
-        return overlaps_of(np.asarray(self.k).T, np.asarray(self.v).T, *np.eye(4)[:2])
+        return measured(np.asarray(self.k).T, np.asarray(self.v).T, *np.eye(4)[:2])
 
     @float64
     def after(self, drawn: tuple[np.ndarray, np.ndarray], slopes: np.ndarray, task: Batches, batch: int) -> "_Vectors":

@@ -17,7 +17,7 @@ from scipy.optimize import brentq, minimize_scalar
 from attnlearn.theory.single_location.door import checked_number, checked_tokens, checked_width
 from attnlearn.theory.single_location.overlaps import OrderParameters
 from attnlearn.theory.single_location.owen import in_float64, zeta
-from attnlearn.theory.single_location.risk import constants, excess, risk
+from attnlearn.theory.single_location.risk import constants, constants_at, excess, risk
 
 ORACLE = (1.0, 1.0, 0.0, 0.0, 0.0)  # k = k*, v = v*
 
@@ -42,26 +42,27 @@ def swapped_point(lam: Any, gamma: Any, d: Any, n_tokens: Any) -> SwappedPoint:
     $C_1=\lambda\gamma^2h/q$, $z=\zeta(0,\lambda\gamma)$.
 
     **Guarantee:** exactly stationary on the spheres; a local minimum wherever its Hessian was computed ($\lambda$ from
-    .05 to .9 at $d=400$): zero modes turn $w$.
+    .05 to .9 at $d=400$): zero modes turn $w$. At very large slopes it is none ($\lambda=100$).
 
     **Raises:** `ValueError` for $\lambda$ or $\gamma\le0$, $d<4$, $L<2$.
     """
-    free = _theta(checked_number("lam", lam), checked_number("gamma", gamma), checked_width(d))
-    overlaps = OrderParameters(0.0, 0.0, min(1.0, free), 1.0, 0.0).array()
-    return SwappedPoint(overlaps, float(risk(overlaps, lam, gamma, d, n_tokens)), free >= 1)
+    lam = checked_number("lam", lam)
+    gamma, d, n_tokens = _checked(gamma, d, n_tokens)
+    free = float(_theta(np.array(lam), gamma, d))
+    return SwappedPoint(_state(np.array(free)), float(_risk(np.array(lam), gamma, d, n_tokens)), free >= 1)
 
 
 def clipped_below(gamma: Any, d: Any) -> float:
-    r"""The slope $\lambda$ below which $\theta$ is clipped at 1."""
-    numbers = checked_number("gamma", gamma), checked_width(d)
-    return _root(lambda lam: _theta(lam, *numbers) - 1)
+    r"""The slope $\lambda$ below which $\theta$ is clipped at 1. **Raises:** `ValueError` as `swapped_point`."""
+    gamma, d, _ = _checked(gamma, d)
+    return _root(lambda lam: float(_theta(lam, gamma, d)) - 1, gamma, d)
 
 
 def crossover(gamma: Any, d: Any) -> float:
     r"""The slope $\lambda$ below which the swapped point has a lower risk than $(k^\star,v^\star)$, for every $L$: what
-    the uninformative tokens add to both is the same."""
-    numbers = checked_number("gamma", gamma), checked_width(d), 2
-    return _root(lambda lam: swapped_point(lam, *numbers).risk - float(risk(ORACLE, lam, *numbers)))
+    the uninformative tokens add to both is the same. **Raises:** `ValueError` as `swapped_point`."""
+    numbers = _checked(gamma, d)
+    return _root(lambda lam: float(_risk(lam, *numbers) - risk(ORACLE, lam, *numbers)), gamma, d)
 
 
 def oracle_stable_below(gamma: Any, d: Any, n_tokens: Any) -> float:
@@ -70,27 +71,42 @@ def oracle_stable_below(gamma: Any, d: Any, n_tokens: Any) -> float:
     There the risk is a quadratic form in $(\theta,\eta)$, with $\rho=\theta+\eta$ to first order; it is indefinite
     where its determinant is negative. Infinity where that never happens: for few dimensions or many tokens.
     """
-    numbers = checked_number("gamma", gamma), checked_width(d), checked_tokens(n_tokens)
-    return _root(lambda lam: float(np.linalg.det(_form(lam, *numbers))))
+    numbers = _checked(gamma, d, n_tokens)
+    return _root(lambda lam: float(np.linalg.det(_form(lam, *numbers))), gamma, d)
 
 
 def lowest_swapped(gamma: Any, d: Any, n_tokens: Any) -> Lowest:
-    r"""The swapped point's lowest risk over $\lambda$; for large $d$ it tends to $(2(L-1)+2\gamma^4)/d$."""
-    numbers = checked_number("gamma", gamma), checked_width(d), checked_tokens(n_tokens)
-    about = np.log(np.sqrt(np.pi / (2 * d)))
+    r"""The swapped point's lowest risk over $\lambda$; for large $d$ it tends to $(2(L-1)+2\gamma^4)/d$.
+
+    Where no slope is better than none the risk falls to $\gamma^2$ as $\lambda\to0$; then the least slope looked at is
+    returned. **Raises:** `ValueError` as `swapped_point`.
+    """
+    numbers = _checked(gamma, d, n_tokens)
+    logs = np.linspace(-16, 4, 401) - np.log(d) / 2
+    at = int(np.argmin(_risk(np.exp(logs), *numbers)))
+    ends = logs[max(at - 1, 0)], logs[min(at + 1, len(logs) - 1)]
     found: Any = minimize_scalar(
-        lambda log: swapped_point(np.exp(log), *numbers).risk,
-        bounds=(about - 3, about + 3),
-        method="bounded",
-        options={"xatol": 1e-9},
+        lambda log: float(_risk(np.exp(log), *numbers)), bounds=ends, method="bounded", options={"xatol": 1e-9}
     )
     return Lowest(float(np.exp(found.x)), float(found.fun))
 
 
-def _theta(lam: float, gamma: float, d: int) -> float:
+def _checked(gamma: Any, d: Any, n_tokens: Any = 2) -> tuple[float, int, int]:
+    return checked_number("gamma", gamma), checked_width(d), checked_tokens(n_tokens)
+
+
+def _theta(lam: Any, gamma: float, d: int) -> Any:
     """The stationary theta, not clipped."""
-    from_mean = lam * gamma**2 * np.sqrt(d / 2) / np.sqrt(1 + 2 * lam**2 * gamma**2)
-    return float(2 / np.sqrt(np.pi) * from_mean / (d / 2 * zeta(0.0, lam * gamma)))
+    return 2 / np.sqrt(np.pi) * constants_at(lam, gamma, d, 2).C1 / (d / 2 * zeta(0.0, lam * gamma))
+
+
+def _state(free: Any) -> Float[np.ndarray, "*slopes 5"]:
+    return OrderParameters(0.0, 0.0, np.minimum(free, 1.0), 1.0, 0.0).array()
+
+
+def _risk(lam: Any, gamma: float, d: int, n_tokens: int) -> Any:
+    """The risk of the swapped point at slopes of any shape."""
+    return risk(_state(_theta(lam, gamma, d)), lam, gamma, d, n_tokens)
 
 
 @in_float64
@@ -105,9 +121,9 @@ def _form(lam: Any, gamma: Any, d: Any, n_tokens: Any) -> Any:
     return jax.hessian(around)(jnp.zeros(2))
 
 
-def _root(f: Callable[[float], float]) -> float:
-    """The slope from 1e-4 to 1e2 at which `f` changes its sign; infinity where it does not."""
-    grid = np.geomspace(1e-4, 1e2, 121)
+def _root(f: Callable[[float], float], gamma: float, d: int) -> float:
+    """The slope at which `f` changes its sign; infinity where it does not up to a slope of 1000."""
+    grid = np.geomspace(1e-3 / (np.sqrt(d) * max(1.0, gamma)), 1e3, 181)
     values = np.array([f(lam) for lam in grid])
     changes = np.flatnonzero(values[:-1] * values[1:] < 0)
     if not len(changes):

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from attnlearn.theory.single_location.door import checked_whole
+
 Schedule = Callable[[float], float]
 
 
@@ -29,7 +31,8 @@ class Trajectory:
     r"""Runs of the dynamics, logged after every `log_every` steps; the start is not among the logs.
 
     - `overlaps` (..., n_logs, 5), `risk` and `lam` (..., n_logs): the state after step `steps[i]`, its exact excess
-      risk, and the slope $\lambda$ at which that step was made and the risk is taken.
+      risk, and the slope $\lambda$ at which that step was made and the risk is taken. The risk of a flow is $R_0$,
+      without the part that depends on $L$ alone.
     - `risk_before_step` (..., n_logs): the risk at the same slope before the last step, which is what the authors'
       code logs beside the overlaps after it. `None` where there are no steps of descent.
     - `steps` (n_logs,): steps made; for a flow its times.
@@ -71,6 +74,8 @@ def factors(schedule: Schedule | None, first: int, steps: int) -> Float[np.ndarr
     """
     if schedule is None:
         return np.ones(1)
+    if not callable(schedule):
+        raise ValueError(f"a schedule must map a step to a factor, such as inverse_time(1e-4), got {schedule!r}")
     found = np.array([float(schedule(step)) for step in range(first, first + steps)])
     bad = ~(np.isfinite(found) & (found > 0))
     if bad.any():
@@ -81,9 +86,10 @@ def factors(schedule: Schedule | None, first: int, steps: int) -> Float[np.ndarr
 
 def checked_lengths(n_steps: int, log_every: int) -> int:
     """How often a run of `n_steps` is logged; `ValueError` where that is no whole number above 0."""
-    if n_steps < 1 or log_every < 1 or n_steps % log_every:
+    n_steps, log_every = checked_whole("n_steps", n_steps, 1), checked_whole("log_every", log_every, 1)
+    if n_steps % log_every:
         raise ValueError(
-            f"n_steps must be a multiple of log_every, both at least 1, got {n_steps} and {log_every}: "
-            f"take n_steps = {max(1, n_steps // max(log_every, 1)) * max(log_every, 1)}"
+            f"n_steps must be a multiple of log_every, got {n_steps} and {log_every}: "
+            f"take n_steps = {max(1, n_steps // log_every) * log_every}"
         )
     return n_steps // log_every
