@@ -1,5 +1,6 @@
 """The law of single-location data, against its definition; and what is not such a task."""
 
+import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -122,18 +123,67 @@ E = np.eye(6)
         (lambda: SingleLocationTask(E[0], np.eye(5)[1]), r"the same width \(d,\), got shapes \(6,\) and \(5,\)"),
         (lambda: SingleLocationTask(E, E), r"must be vectors.*got shapes \(6, 6\) and \(6, 6\)"),
         (lambda: SingleLocationTask(2 * E[0], E[1]), "k_star must have length 1, got 2: divide it"),
-        (lambda: SingleLocationTask(E[0], E[1] * np.nan), "v_star must have length 1, got nan"),
+        (lambda: SingleLocationTask(E[0], E[1] * np.nan), "v_star has entries that are NaN or infinite"),
         (lambda: SingleLocationTask(E[0], (E[0] + E[1]) / np.sqrt(2)), "must be orthogonal, their product is 0.707"),
-        (lambda: replace(TASK, tokens=1), "tokens must be at least 2, one of them informative, got 1"),
+        (lambda: replace(TASK, tokens=1), "tokens, one of them informative, must be at least 2, got 1"),
         (lambda: replace(TASK, gamma=0.0), "gamma, a standard deviation, must be positive and finite, got 0.0"),
         (lambda: replace(TASK, gamma=np.inf), "gamma.*got inf"),
         (lambda: replace(TASK, epsilon=-0.1), "epsilon, a standard deviation, must be at least 0 and finite, got -0.1"),
         (lambda: TASK.sample(np.random.default_rng(0), 0), "n, the number of sequences, must be at least 1, got 0"),
         (lambda: TASK.sample(np.random.default_rng(0), 1, place=4), "place must be one of the 4 places, 0 to 3, got 4"),
-        (lambda: TASK.sample(np.random.default_rng(0), 1, place=-1), "place must be one of the 4 places"),
-        (lambda: next(TASK.batches(np.random.default_rng(0), 5, 0)), "size of a batch must be at least 1, got n=5"),
+        (lambda: TASK.sample(np.random.default_rng(0), 1, place=-1), "place must be at least 0, got -1"),
+        (lambda: TASK.batches(np.random.default_rng(0), 5, 0), "the size of a batch must be at least 1, got 0"),
+        (lambda: TASK.batches(np.random.default_rng(0), 0, 4), "n, the number of sequences, must be at least 1, got 0"),
+        (lambda: TASK.batches(np.random.default_rng(0), 5, 4, 4), "place must be one of the 4 places, 0 to 3, got 4"),
     ],
 )
 def test_says_what_is_not_a_task_or_a_sample(wrong, wanted):
     with pytest.raises(ValueError, match=wanted):
         wrong()
+
+
+def made(k_star=E[0], v_star=E[1], **options):
+    """A task, without the checks of annotations that only these tests make."""
+    task = object.__new__(SingleLocationTask)
+    inspect.unwrap(SingleLocationTask.__init__)(task, k_star, v_star, **options)
+    return task
+
+
+def sampled(*given):
+    """`TASK.sample`, without those checks."""
+    return inspect.unwrap(SingleLocationTask.sample)(TASK, *given)
+
+
+@pytest.mark.parametrize(
+    "wrong, wanted",
+    [
+        (lambda: made("north"), "k_star must be a vector of real numbers: Cannot cast"),
+        (lambda: made(v_star=1j * E[1]), "v_star must be a vector of real numbers: Cannot cast"),
+        (lambda: made(v_star=[[1], [1, 2]]), "v_star must be a vector of real numbers: .*inhomogeneous"),
+        (lambda: made(tokens=2.5), "tokens, one of them informative, must be a whole number, got 2.5"),
+        (lambda: made(tokens=True), "tokens.* must be a whole number, got True"),
+        (lambda: made(gamma=np.ones(2)), r"gamma, a standard deviation, must be one real number, got array"),
+        (lambda: made(epsilon="0.1"), "epsilon, a standard deviation, must be one real number, got '0.1'"),
+        (lambda: sampled(0, 10), r"key must be a generator, got 0: give np.random.default_rng\(seed\)"),
+        (
+            lambda: sampled(np.random.default_rng(0), 2.5),
+            "n, the number of sequences, must be a whole number, got 2.5",
+        ),
+        (lambda: sampled(np.random.default_rng(0), 5, 1.0), "place must be a whole number, got 1.0"),
+        (lambda: TASK.sample(np.random.default_rng(0), 5, True), "place must be a whole number, got True"),
+        (lambda: SingleLocationTask.random(True), "seed must be a whole number, got True"),
+    ],
+)
+def test_says_what_is_of_another_kind(wrong, wanted):
+    with pytest.raises(TypeError, match=wanted):
+        wrong()
+
+
+def test_directions_may_be_anything_that_numpy_reads():
+    """They are copies in float64, which no later change of what was given reaches."""
+    given = np.eye(4, dtype=np.float32)[1]
+    task = made([1, 0, 0, 0], given)
+    given[:] = 0
+    assert task.k_star.dtype == task.v_star.dtype == np.float64
+    assert task.v_star.tolist() == [0, 1, 0, 0]
+    assert sampled(np.random.default_rng(0), 3, np.int64(2)).location.tolist() == [2] * 3

@@ -15,6 +15,7 @@ from attnlearn import Status
 from attnlearn.data import SingleLocationTask
 from attnlearn.estimators import RecoveryError, RecoveryWarning, SingleLocationRegressor, single_location
 from attnlearn.learners import SingleLocationEM
+from attnlearn.learners.single_location import door
 
 TASK = SingleLocationTask.random(0, d=12, tokens=4)
 X, Y, LOCATION = TASK.sample(np.random.default_rng(1), 60)
@@ -56,12 +57,22 @@ def test_it_takes_part_in_searches_and_copies():
     assert clone(model).get_params() == model.get_params() and not hasattr(clone(model), "k_")
 
 
-def test_no_informative_token_is_an_error_and_what_was_found_is_kept():
+def test_no_informative_token_is_an_error_and_the_model_stays_unfitted():
     model = SingleLocationRegressor()
     with pytest.raises(RecoveryError, match="No informative token.*Log-likelihood ratio") as caught:
         model.fit(NOISE, Y)
-    assert caught.value.status is model.status_ is Status.NO_INFORMATIVE_TOKEN
-    assert model.predict(X).shape == (60,)
+    assert caught.value.status is Status.NO_INFORMATIVE_TOKEN
+    with pytest.raises(sklearn.exceptions.NotFittedError, match="not fitted"):
+        model.predict(X)
+    assert not hasattr(model, "status_") and not hasattr(model, "n_features_in_")
+
+
+def test_an_error_leaves_the_previous_fit():
+    model = SingleLocationRegressor(random_state=0).fit(X, Y)
+    before, predicted = dict(vars(model)), model.predict(X)
+    with pytest.raises(RecoveryError, match="No informative token"):
+        model.fit(NOISE[:, :, :8], Y)  # of another width
+    assert vars(model) == before and np.array_equal(model.predict(X), predicted)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +80,10 @@ def test_no_informative_token_is_an_error_and_what_was_found_is_kept():
     [(NOISE, Y, "No informative token"), (2 * X, Y, "Not single-location data"), (X, 0 * Y, "Labels unexplained")],
 )
 def test_failures_are_warnings_on_request(tokens, labels, wanted):
+    model = SingleLocationRegressor(on_failure="warn")
     with pytest.warns(RecoveryWarning, match=wanted):
-        SingleLocationRegressor(on_failure="warn").fit(tokens, labels)
+        model.fit(tokens, labels)
+    assert wanted in model.status_.value and model.predict(X).shape == (60,)
 
 
 @pytest.mark.parametrize("on_failure", ["raise", "warn"])
@@ -90,6 +103,8 @@ def test_doubts_are_warnings_either_way(on_failure, options, n, wanted):
         ({"tol": 2.0}, {}, "tol, a movement relative to a length, must be between 0 and 1"),
         ({"random_state": "seed"}, {}, "cannot be used to seed"),
         ({}, {"X": X[0]}, r"X must be sequences of tokens \(n, k, d\)"),
+        ({}, {"X": X[:, :1]}, "X has sequences of one token"),
+        ({}, {"X": X[:, :, :3]}, "X has tokens of width 3"),
         ({}, {"y": None}, "requires y to be passed, but the target y is None"),
         ({}, {"y": Y[:5]}, r"y must hold one number for each of the 60 sequences"),
         ({}, {"y": np.stack([Y, Y], axis=1)}, "y should be a 1d array"),
@@ -144,7 +159,8 @@ CHECKS = list(estimator_checks_generator(RowsAsSequences(on_failure="warn", max_
 @pytest.mark.parametrize(
     "estimator, check", CHECKS, ids=lambda one: getattr(getattr(one, "func", None), "__name__", "")
 )
-def test_the_estimator_keeps_the_contract(estimator, check):
+def test_the_estimator_keeps_the_contract(estimator, check, monkeypatch):
+    monkeypatch.setattr(door, "LEAST_WIDTH", 1)  # tables of the checks have one to ten columns
     check(estimator)
 
 

@@ -6,10 +6,10 @@ $$X_J \sim \mathcal N\big(\sqrt{d/2}\,k^\star,\ \gamma^2 I_d\big), \qquad X_l \s
 All draws are independent and $J$ is uniform on the places. [@marion2025]
 """
 
-import operator
+import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -34,7 +34,8 @@ class SingleLocationTask:
 
     **Fields:**
 
-    - `k_star`, `v_star`: $k^\star$ and $v^\star$, the key and the value direction, orthogonal and of length 1.
+    - `k_star`, `v_star`: $k^\star$ and $v^\star$, the key and the value direction, orthogonal and of length 1. Anything
+      that NumPy reads as numbers; kept as a copy in float64.
     - `tokens`: of a sequence.
     - `gamma`: $\gamma$, the standard deviation of an entry of the informative token.
     - `epsilon`: $\varepsilon$, that of the label noise.
@@ -47,6 +48,8 @@ class SingleLocationTask:
     epsilon: float = 0.1
 
     def __post_init__(self) -> None:
+        for name in ("k_star", "v_star"):
+            object.__setattr__(self, name, _vector(name, getattr(self, name)))
         if self.k_star.ndim != 1 or self.v_star.shape != self.k_star.shape:
             raise ValueError(
                 "k_star and v_star must be vectors of the same width (d,), "
@@ -54,7 +57,8 @@ class SingleLocationTask:
             )
         if self.d < 4:
             raise ValueError(f"the width d must be at least 4, got directions of {self.d} entries")
-        _check_sizes(self.tokens, self.gamma, self.epsilon)
+        _check_whole("tokens, one of them informative,", self.tokens, 2)
+        _check_spreads(self.gamma, self.epsilon)
         for name in ("k_star", "v_star"):
             length = float(np.linalg.norm(getattr(self, name)))
             if not abs(length - 1) <= UNIT:
@@ -68,10 +72,8 @@ class SingleLocationTask:
         cls, seed: int, d: int = 400, tokens: int = 10, gamma: float = 0.5**0.5, epsilon: float = 0.1
     ) -> "SingleLocationTask":
         """A task whose orthonormal pair of directions is uniform on the sphere of width `d`."""
-        if d < 4:
-            raise ValueError(f"the width d must be at least 4, got {d}")
-        if seed < 0:
-            raise ValueError(f"seed must be at least 0, got {seed}")
+        _check_whole("the width d", d, 4)
+        _check_whole("seed", seed, 0)
         key = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DIRECTIONS,)))
         k_star = _unit(key.standard_normal(d))
         g = key.standard_normal(d)
@@ -93,10 +95,9 @@ class SingleLocationTask:
         `place`: where the informative token stands in all of them; `None`: anywhere, uniformly. The authors' code has
         it at 0, which a predictor that knows positions can exploit.
         """
-        if n < 1:
-            raise ValueError(f"n, the number of sequences, must be at least 1, got {n}")
+        self._check_draw(key, n, place)
         X = key.standard_normal((n, self.tokens, self.d))
-        location = key.integers(0, self.tokens, n) if place is None else np.full(n, self._place(place))
+        location = key.integers(0, self.tokens, n) if place is None else np.full(n, place)
         rows = np.arange(n), location
         X[rows] = informative = self.mean + self.gamma * X[rows]
         return LocatedSequences(X, informative @ self.v_star + self.epsilon * key.standard_normal(n), location)
@@ -105,24 +106,46 @@ class SingleLocationTask:
         self, key: np.random.Generator, n: int, size: int, place: int | None = None
     ) -> Iterator[LocatedSequences]:
         """`n` sequences, at most `size` at a time: only one batch is ever in memory."""
-        if min(n, size) < 1:
-            raise ValueError(f"n and the size of a batch must be at least 1, got {n=}, {size=}")
-        for start in range(0, n, size):
-            yield self.sample(key, min(size, n - start), place)
+        self._check_draw(key, n, place)
+        _check_whole("the size of a batch", size, 1)
+        return (self.sample(key, min(size, n - start), place) for start in range(0, n, size))
 
-    def _place(self, place: int) -> int:
-        if not 0 <= operator.index(place) < self.tokens:
+    def _check_draw(self, key: Any, n: Any, place: Any) -> None:
+        if not isinstance(key, np.random.Generator):
+            raise TypeError(f"key must be a generator, got {key!r}: give np.random.default_rng(seed)")
+        _check_whole("n, the number of sequences,", n, 1)
+        if place is None:
+            return
+        _check_whole("place", place, 0)
+        if place >= self.tokens:
             raise ValueError(f"place must be one of the {self.tokens} places, 0 to {self.tokens - 1}, got {place}")
-        return place
 
 
 def _unit(a: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
     return a / np.linalg.norm(a)
 
 
-def _check_sizes(tokens: int, gamma: float, epsilon: float) -> None:
-    if tokens < 2:
-        raise ValueError(f"tokens must be at least 2, one of them informative, got {tokens}")
+def _vector(name: str, given: Any) -> np.ndarray:
+    try:
+        vector = np.asarray(given).astype(np.float64, casting="same_kind")
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a vector of real numbers: {error}") from error
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{name} has entries that are NaN or infinite")
+    return vector
+
+
+def _check_whole(name: str, number: Any, least: int) -> None:
+    if not isinstance(number, numbers.Integral) or isinstance(number, bool):
+        raise TypeError(f"{name} must be a whole number, got {number!r}")
+    if int(number) < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+
+
+def _check_spreads(gamma: Any, epsilon: Any) -> None:
+    for name, spread in (("gamma", gamma), ("epsilon", epsilon)):
+        if not isinstance(spread, numbers.Real) or isinstance(spread, bool):
+            raise TypeError(f"{name}, a standard deviation, must be one real number, got {spread!r}")
     if not 0 < gamma < np.inf:
         raise ValueError(f"gamma, a standard deviation, must be positive and finite, got {gamma}")
     if not 0 <= epsilon < np.inf:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
@@ -11,7 +11,7 @@ from attnlearn._status import Status
 from attnlearn.estimators.failures import check_on_failure, speak
 from attnlearn.estimators.random_state import as_seed
 from attnlearn.estimators.sequences import as_sequences
-from attnlearn.learners.single_location import SingleLocationEM
+from attnlearn.learners.single_location import LocatedToken, SingleLocationEM
 
 DOUBTS = (Status.TOO_FEW_EXAMPLES, Status.NOT_CONVERGED)  # the best that these data and steps give: never an error
 
@@ -51,7 +51,7 @@ class SingleLocationRegressor(RegressorMixin, BaseEstimator):
     location_ : array (n,) of int
         Likeliest place in every sequence of `fit`.
     status_ : Status
-        `Status.LEARNED`, or what stands in the way.
+        `Status.LEARNED`, or what stands in the way and was a warning; a `RecoveryError` has its own `status`.
     n_iter_ : int
         Steps of expectation-maximisation, over all starts.
     n_features_in_ : int
@@ -59,7 +59,8 @@ class SingleLocationRegressor(RegressorMixin, BaseEstimator):
 
     Notes
     -----
-    Tokens must be standardised; the scale of the labels is free.
+    Tokens must be standardised, two or more in a sequence and four or more entries wide; the scale of the labels is
+    free. A `fit` that raises leaves the model as it was: unfitted, or with its previous fit.
 
     Examples
     --------
@@ -101,23 +102,24 @@ class SingleLocationRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         RecoveryError
-            If `on_failure` is "raise" and there is no informative token, or labels have nothing to do with it.
+            If `on_failure` is "raise" and there is no informative token, data are not single-location data, or labels
+            have nothing to do with it. Its `status` says which.
         TypeError, ValueError
             For wrong use.
         """
         check_on_failure(self.on_failure)
         learner = SingleLocationEM(max_steps=self.max_steps, tol=self.tol)
-        X = self._sequences(X, reset=True)
+        fresh: Any = clone(self)  # learns the width, so that a failure leaves that of the previous fit
+        X = fresh._sequences(X, reset=True)
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         y = column_or_1d(y, dtype=np.float64, warn=True)
         found = learner.learn(X, y, np.random.default_rng(as_seed(self.random_state)))
-        self.found_, self.status_, self.n_iter_ = found, found.status, found.steps
-        self.k_, self.v_, self.gamma_, self.epsilon_ = found.k, found.v, found.gamma, found.epsilon
-        self.k_error_, self.v_error_, self.gamma_error_, self.epsilon_error_ = found.errors
-        self.location_ = found.location
+        fatal = self.on_failure == "raise" and found.status not in (Status.LEARNED, *DOUBTS)
+        if not fatal:
+            self._keep(found)
         if found.status is not Status.LEARNED:
-            speak(found.status, found.evidence, fatal=self.on_failure == "raise" and found.status not in DOUBTS)
+            speak(found.status, found.evidence, fatal)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -151,6 +153,12 @@ class SingleLocationRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return self.found_.locate(self._sequences(X, reset=False))
+
+    def _keep(self, found: LocatedToken) -> None:
+        self.found_, self.status_, self.n_iter_, self.n_features_in_ = found, found.status, found.steps, len(found.k)
+        self.k_, self.v_, self.gamma_, self.epsilon_ = found.k, found.v, found.gamma, found.epsilon
+        self.k_error_, self.v_error_, self.gamma_error_, self.epsilon_error_ = found.errors
+        self.location_ = found.location
 
     def _sequences(self, X: Any, reset: bool) -> np.ndarray:
         """`X` checked; `reset`: its width is learned, else compared."""

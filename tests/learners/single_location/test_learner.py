@@ -80,23 +80,19 @@ def test_rows_of_the_table(d, n):
     assert reached > (1 - row["rtol"]) * wanted["excess"]
 
 
-@pytest.mark.parametrize(
-    "n, draws", [(200, 50), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((400, 50), (1000, 20)))]
-)
-def test_excess_is_that_of_least_squares_that_knows_the_places(n, draws):
-    """The mean over draws against epsilon^2 d / (n - d - 1), d = 80. Fixed seeds.
+@pytest.mark.parametrize("n", [200, *(pytest.param(n, marks=pytest.mark.slow) for n in (400, 1000))])
+def test_excess_is_that_of_least_squares_that_knows_the_places(n):
+    """The mean over 100 draws is within 15 % of epsilon^2 d / (n - d - 1), d = 80. Fixed seeds.
 
-    The excess of a draw is a weighted chi-square of 80 directions and varies by sqrt(2/80) = 16 % and more the fewer
-    labels there are (20 % at 200); the tolerance is six standard errors, false alarm below 1e-6: 17 % at 200.
-    Measured over 50 draws: .98, 1.00, 1.00. Mutant: v shortened by an eighth.
+    The excess of a draw varies by 21 % at n = 200, 20 % at 400 and 16 % at 1000, its mean by a tenth of that: 15 % is
+    seven standard errors or more, false alarm below 1e-9. Measured: .97, .99, .99. Mutant: v shortened by an eighth.
     """
-    tolerance = 6 * np.sqrt(2 / 80 / draws) * n / (n - 80) ** 0.5 / n**0.5
-    found = [drawn(seed, 80, n) for seed in range(draws)]
+    found = [drawn(seed, 80, n) for seed in range(100)]
     assert all(np.array_equal(one.location, sample.location) for _, sample, one in found)
-    reached = np.mean([excess(one, task) for task, _, one in found])
-    assert reached == pytest.approx(least_squares(80, n), rel=tolerance)
-    shortened = np.mean([excess(replace(one, v=0.875 * one.v), task) for task, _, one in found])
-    assert shortened > (1 + tolerance) * least_squares(80, n)
+    reached = np.mean([excess(one, task, n=50) for task, _, one in found])
+    assert reached == pytest.approx(least_squares(80, n), rel=0.15)
+    shortened = np.mean([excess(replace(one, v=0.875 * one.v), task, n=50) for task, _, one in found])
+    assert shortened > 1.15 * least_squares(80, n)
 
 
 def test_eighty_labels_beat_a_million_of_gradient_descent():
@@ -158,6 +154,15 @@ def test_standard_errors_cover_the_truth(n):
         assert np.mean(np.square(shrunk)) > 1.25
 
 
+@pytest.mark.parametrize("n", [80, 200])
+def test_the_error_of_epsilon_counts_the_directions_fitted(n):
+    """epsilon / sqrt(2 (n - dof)): measured 3.3 % above it at n = 2 d and .3 % at 5 d. Mutant: epsilon / sqrt(2 n)."""
+    found = [drawn(seed, 40, n)[2] for seed in range(5)]
+    ratio = np.mean([one.errors.epsilon / one.epsilon * np.sqrt(2 * (n - one.dof)) for one in found])
+    assert ratio == pytest.approx(1, abs=0.06)
+    assert np.mean([one.errors.epsilon / one.epsilon * np.sqrt(2 * n) for one in found]) > 1.1
+
+
 # --- starts ----------------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +194,19 @@ def test_what_is_learned_turns_with_the_tokens_and_scales_with_the_labels(n, key
     assert other.epsilon == pytest.approx(1e3 * found.epsilon, rel=tol)
     assert other.gamma == pytest.approx(found.gamma, rel=tol)
     np.testing.assert_allclose(other.weights, np.take_along_axis(found.weights, order, axis=1), atol=100 * tol)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e-77, 1e77, 1e160, 1e300])
+def test_the_scale_of_the_labels_is_free(scale):
+    """Also where squares of labels overflow or vanish: all that is measured in labels is `scale` times as much."""
+    _, (X, y, _), found = drawn(1, 12, 60)
+    other = learned(X, scale * y)
+    assert (other.status, other.steps) == (found.status, found.steps)
+    rtol = 1e-9  # rounding, over 20 steps or so that forget it
+    np.testing.assert_allclose(other.v / scale, found.v, rtol=rtol)
+    np.testing.assert_allclose(other.errors.v / scale, found.errors.v, rtol=rtol)
+    wanted = pytest.approx((found.epsilon, found.errors.epsilon), rel=rtol)
+    assert (other.epsilon / scale, other.errors.epsilon / scale) == wanted
 
 
 def test_prediction_and_places_are_those_of_the_definition():
@@ -258,6 +276,14 @@ def test_says_so_when_the_steps_run_out():
     _, (X, y, _), _ = drawn(0, 10, 100)
     found = learned(X, y, max_steps=2)
     assert found.status is Status.NOT_CONVERGED and found.steps == 4
+    assert found.evidence == "It took 2 steps with the labels."
+
+
+def test_says_so_when_the_steps_over_the_tokens_run_out():
+    _, (X, y, _), _ = drawn(0, 10, 15)
+    found = learned(X, y, max_steps=2)
+    assert found.status is Status.NOT_CONVERGED
+    assert found.evidence == f"It took {found.steps} steps over the tokens alone." and found.steps >= 2
 
 
 def test_without_noise_the_answer_is_exact():
@@ -266,16 +292,14 @@ def test_without_noise_the_answer_is_exact():
     assert np.abs(found.v - task.v_star).max() < 1e-9 and found.epsilon < 1e-5  # of the smallest ridge looked at
 
 
-def test_one_token_in_every_sequence_is_plain_regression(key):
-    task = SingleLocationTask.random(0, d=8)
-    X = (task.mean + task.gamma * key.standard_normal((50, 8)))[:, None]
-    y = X[:, 0] @ task.v_star + 0.01 * key.standard_normal(50)
-    found = learned(X, y)
-    assert found.status is Status.LEARNED and np.all(found.weights == 1)
-    np.testing.assert_allclose(found.v, np.linalg.lstsq(X[:, 0], y, rcond=None)[0], atol=1e-4)
+def test_new_sequences_may_have_one_token():
+    _, (X, _, _), found = drawn(0, 20, 50)
+    one = X[:, :1]
+    assert np.all(found.locate(one) == 1)
+    np.testing.assert_allclose(found.predict(one), one[:, 0] @ found.v, atol=1e-12)
 
 
-@pytest.mark.parametrize("X", [np.zeros((4, 3, 5)), np.ones((4, 3, 5)), np.full((1, 1, 2), 1 / np.sqrt(2))])
+@pytest.mark.parametrize("X", [np.zeros((4, 3, 5)), np.ones((4, 3, 5)), np.full((1, 2, 4), 1 / np.sqrt(2))])
 def test_degenerate_tokens_end_in_a_status(X):
     found = learned(X, np.arange(len(X), dtype=float))
     assert found.status is not Status.LEARNED
@@ -311,6 +335,8 @@ X, Y = np.zeros((3, 2, 4)), np.zeros(3)
             r"X has 24 values that are NaN or infinite, the first is X\[0, 0, 0\]",
         ),
         (X, np.array([0, np.inf, 0]), ValueError, r"y has 1 values that are NaN or infinite, the first is y\[1\]"),
+        (X[:, :1], Y, ValueError, r"X has sequences of one token.*fit y to X\[:, 0\] by least squares"),
+        (X[:, :, :3], Y, ValueError, "X has tokens of width 3, .* give tokens of width 4 or more"),
         (np.array([[["a"]]]), Y, TypeError, "X must hold real numbers"),
         (X, ["a", "b", "c"], TypeError, "y must hold real numbers"),
     ],

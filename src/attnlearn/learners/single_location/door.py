@@ -7,6 +7,8 @@ from jaxtyping import Float
 
 from attnlearn.data.example_checks import as_numbers
 
+LEAST_WIDTH, LEAST_TOKENS = 4, 2
+
 
 def as_tokens(given: Any) -> Float[np.ndarray, "n tokens d"]:
     """`given` as sequences of tokens in float64, copied only where it is something else."""
@@ -18,6 +20,27 @@ def as_tokens(given: Any) -> Float[np.ndarray, "n tokens d"]:
         )
     _check_finite("X", X)
     return X
+
+
+def check_learnable(X: Float[np.ndarray, "n tokens d"]) -> None:
+    """Refuses sequences without a place to find, and tokens narrower than those of a `SingleLocationTask`."""
+    _, tokens, d = X.shape
+    if tokens < LEAST_TOKENS:
+        raise ValueError(
+            "X has sequences of one token, so there is no place to find: fit y to X[:, 0] by least squares, "
+            f"or give sequences of at least {LEAST_TOKENS} tokens"
+        )
+    if d < LEAST_WIDTH:
+        raise ValueError(
+            f"X has tokens of width {d}, but a single-location task has the key, the value and two directions across "
+            f"them at least: give tokens of width {LEAST_WIDTH} or more"
+        )
+
+
+def label_scale(y: Float[np.ndarray, " n"]) -> float:
+    """The root mean square of labels, whose squares may overflow or vanish; 1 where all are zero."""
+    largest = float(np.abs(y).max())
+    return largest * float(np.sqrt(np.mean(np.square(y / largest)))) if largest else 1.0
 
 
 def as_labels(given: Any, n: int) -> Float[np.ndarray, " n"]:

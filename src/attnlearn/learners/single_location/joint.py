@@ -9,16 +9,19 @@ from attnlearn.learners.single_location.mixture import Climb, Mixture, Posterior
 from attnlearn.learners.single_location.value import LIGHT, Value, value
 
 LABELS_TO_HELP = 2  # for each direction of v: with fewer, labels fit whatever places they were fitted at
-LEAST_EPSILON = 1e-75  # above zero: where all labels are zero, so is all that is divided by it
 
 
 class Joint(NamedTuple):
-    """Where tokens and labels agree; `log_ratio`: of the tokens alone, against noise."""
+    """Where tokens and labels agree; `log_ratio`: of the tokens alone, against noise.
+
+    `climbed`: steps over the tokens alone; `steps`: with the labels.
+    """
 
     mixture: Mixture
     posterior: Posterior
     value: Value
     log_ratio: float
+    climbed: int
     steps: int
     settled: bool
 
@@ -31,8 +34,8 @@ class _Label(NamedTuple):
 
     def scores(self, tokens: Tokens) -> Float[np.ndarray, "n tokens"]:
         r"""$-(y - \langle X_l, v\rangle)^2 / 2\varepsilon^2$."""
-        noise = max(self.value.epsilon, LEAST_EPSILON)
-        return -np.square((self.y[:, None] - tokens.along(self.value.v)) / noise) / 2
+        apart = self.y[:, None] - tokens.along(self.value.v)  # zero where epsilon is: all labels are, and so is v
+        return -np.square(apart / (self.value.epsilon or 1.0)) / 2
 
 
 def with_labels(tokens: Tokens, y: Float[np.ndarray, " n"], found: Climb, max_steps: int, tol: float) -> Joint:
@@ -43,10 +46,14 @@ def with_labels(tokens: Tokens, y: Float[np.ndarray, " n"], found: Climb, max_st
     while n >= LABELS_TO_HELP * d and steps < max_steps and not settled:
         posterior = Posterior.of(mixture.scores(tokens) + _Label(y, message).scores(tokens))
         new, better = refit(tokens, posterior.weights), _message(tokens, y, posterior)
-        moved = np.linalg.norm(new.k - mixture.k), np.linalg.norm(better.v - message.v) / _length(better.v)
+        moved = (
+            np.linalg.norm(new.k - mixture.k),
+            np.linalg.norm(better.v - message.v) / (np.linalg.norm(better.v) or 1.0),
+        )
         mixture, message, steps, settled = new, better, steps + 1, max(moved) < tol
     unbiased = Mixture(mixture.k, mixture.gamma * float(np.sqrt(n * d / (n * d - d + 1))))
-    return Joint(unbiased, posterior, message, Posterior.of(mixture.scores(tokens)).log_ratio, steps, bool(settled))
+    log_ratio = Posterior.of(mixture.scores(tokens)).log_ratio
+    return Joint(unbiased, posterior, message, log_ratio, found.steps, steps, bool(settled))
 
 
 def _message(tokens: Tokens, y: Float[np.ndarray, " n"], posterior: Posterior) -> Value:
@@ -56,7 +63,3 @@ def _message(tokens: Tokens, y: Float[np.ndarray, " n"], posterior: Posterior) -
     roots = np.sqrt(weights[picked])
     sequence = picked // posterior.weights.shape[1]
     return value(roots[:, None] * tokens.flat[picked], roots * y[sequence], len(y))
-
-
-def _length(v: Float[np.ndarray, " d"]) -> float:
-    return max(float(np.linalg.norm(v)), np.finfo(float).tiny)

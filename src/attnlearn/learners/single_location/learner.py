@@ -17,8 +17,8 @@ from jaxtyping import Float, Int
 from attnlearn._progress import progress
 from attnlearn._status import Status
 from attnlearn.learners._blas import one_blas_thread
-from attnlearn.learners.single_location.door import as_labels, as_tokens, check_width
-from attnlearn.learners.single_location.joint import Joint, with_labels
+from attnlearn.learners.single_location.door import as_labels, as_tokens, check_learnable, check_width, label_scale
+from attnlearn.learners.single_location.joint import with_labels
 from attnlearn.learners.single_location.mixture import (
     Climb,
     Mixture,
@@ -28,6 +28,7 @@ from attnlearn.learners.single_location.mixture import (
     mean_start,
     token_starts,
 )
+from attnlearn.learners.single_location.value import Value
 from attnlearn.learners.single_location.verdict import better_than_chance, verdict
 from attnlearn.records import Cost
 
@@ -44,7 +45,9 @@ class Errors(NamedTuple):
       \frac{\sigma(\varepsilon)}\varepsilon \approx \frac1{\sqrt{2(n - \mathrm{dof})}}$$
 
     with $A = \sum wXX^\top$. Those of v and $\varepsilon$ are posterior ones and count the doubt about the ridge
-    $\tau$; below d labels they are mostly what is known beforehand.
+    $\tau$. At one ridge that of $\varepsilon$ is $\varepsilon/\sqrt{2n}$; with the doubt it is above the formula by
+    10 % at n = 1.5 d, 3 % at 2 d and .3 % at 5 d: z-scores have mean square .98 to 1.01 (200 to 300 draws, d = 40).
+    Below d labels they are mostly what is known beforehand.
     """
 
     k: Float[np.ndarray, " d"]
@@ -135,26 +138,27 @@ class SingleLocationEM(eqx.Module):
     def learn(self, X: Any, y: Any, key: np.random.Generator) -> LocatedToken:
         """What `X` (n, tokens, d) and `y` (n,) tell; `key` chooses the tokens that are tried as starts.
 
-        **Raises:** `ValueError`, `TypeError` for what is not that, or not finite.
+        **Raises:** `ValueError`, `TypeError` for what is not that, or not finite, and for tokens < 2 or d < 4.
         """
         start = time.perf_counter()
         X = as_tokens(X)
+        check_learnable(X)
         y = as_labels(y, len(X))
-        tokens = Tokens.of(X)
+        tokens, scale = Tokens.of(X), label_scale(y)
         with one_blas_thread():
-            places = self._climb(tokens, key)
-            found = with_labels(tokens, y, places, self.max_steps, self.tol)
+            found = with_labels(tokens, y / scale, self._climb(tokens, key), self.max_steps, self.tol)
+        message = found.value.times(scale)
         status, evidence = verdict(tokens, y, found)
         return LocatedToken(
             k=found.mixture.k,
-            v=found.value.v,
+            v=message.v,
             gamma=found.mixture.gamma,
-            epsilon=found.value.epsilon,
-            errors=_errors(found, len(X)),
+            epsilon=message.epsilon,
+            errors=_errors(found.mixture, message, len(X)),
             weights=found.posterior.weights,
             log_ratio=found.log_ratio,
-            dof=found.value.dof,
-            steps=places.steps + found.steps,
+            dof=message.dof,
+            steps=found.climbed + found.steps,
             status=status,
             evidence=evidence,
             cost=Cost(len(X), tokens.squares.size, len(X), time.perf_counter() - start),
@@ -176,12 +180,12 @@ class SingleLocationEM(eqx.Module):
         return last._replace(steps=steps + last.steps)
 
 
-def _errors(found: Joint, n: int) -> Errors:
-    (k, gamma), value = found.mixture, found.value
+def _errors(mixture: Mixture, message: Value, n: int) -> Errors:
+    k, gamma = mixture
     h = np.sqrt(len(k) / 2)
     return Errors(
         k=gamma / (h * np.sqrt(n)) * np.sqrt(np.clip(1 - k**2, 0, None)),
-        v=value.error,
+        v=message.error,
         gamma=gamma / float(np.sqrt(2 * n * len(k))),
-        epsilon=value.epsilon_error,
+        epsilon=message.epsilon_error,
     )

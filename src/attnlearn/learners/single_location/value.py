@@ -33,6 +33,11 @@ class Value(NamedTuple):
     dof: float
     log_ratio: float
 
+    def times(self, scale: float) -> "Value":
+        """The same for labels in another unit."""
+        v, error, epsilon, epsilon_error, *rest = self
+        return Value(scale * v, scale * error, scale * epsilon, scale * epsilon_error, *rest)
+
 
 class _Spectrum(NamedTuple):
     """Rows and labels by singular vectors: singular values squared, labels along the vectors, square of the rest."""
@@ -102,7 +107,11 @@ def value(rows: Float[np.ndarray, "m d"], labels: Float[np.ndarray, " m"], n: in
 
 
 def _noise(ridges: _Ridges, n: int) -> tuple[float, float]:
-    r"""The mean of $\varepsilon$ over ridges and its standard error, $\varepsilon/\sqrt{2n}$ at one ridge."""
+    r"""The mean of $\varepsilon$ over ridges and its standard error.
+
+    That is $\varepsilon/\sqrt{2n}$ at one ridge, and with the spread over ridges about
+    $\varepsilon/\sqrt{2(n-\mathrm{dof})}$ where labels determine all of v.
+    """
     noise = np.sqrt(ridges.variance * ridges.tau)
     mean = float(noise @ ridges.share)
     return mean, float(np.sqrt((np.square(noise) / (2 * n) + np.square(noise - mean)) @ ridges.share))

@@ -32,14 +32,15 @@ def verdict(tokens: Tokens, y: Float[np.ndarray, " n"], found: Joint) -> tuple[S
     if misfit := _length(tokens, found):
         return Status.NOT_SINGLE_LOCATION, misfit
     if not found.settled:
-        return Status.NOT_CONVERGED, f"{found.steps} steps with labels."
+        steps, stage = (found.steps, "with the labels") if found.steps else (found.climbed, "over the tokens alone")
+        return Status.NOT_CONVERGED, f"It took {steps} steps {stage}."
     sure = f"mean probability of the likeliest place {found.posterior.weights.max(axis=1).mean():.4f}"
     if n < d:
         return Status.TOO_FEW_EXAMPLES, (
             f"{n} labels for the {d} entries of v: it is shrunken, and its standard errors are mostly what was known "
             f"beforehand. The key direction holds; {sure}."
         )
-    if np.ptp(y) == 0:
+    if np.all(y == y[0]):
         return Status.LABELS_UNEXPLAINED, f"All labels are {y[0]:g}."
     if found.value.log_ratio <= LABEL_LUCK:
         return Status.LABELS_UNEXPLAINED, (
@@ -52,8 +53,6 @@ def _other_tokens(tokens: Tokens, found: Joint) -> str:
     """What contradicts standard normal entries of ordinary tokens; empty where nothing does."""
     d, weights = tokens.flat.shape[1], found.posterior.weights
     others = weights.size - len(weights)
-    if not others:
-        return ""
     square = float(np.vdot(1 - weights, tokens.squares)) / (others * d)
     if abs(square - 1) <= max(MISFIT, SIGMAS * np.sqrt(2 / (others * d))):
         return ""
