@@ -122,3 +122,8 @@ def test_refuses_no_sentences(bert_file):
 def test_refuses_another_precision(bert_file):
     with pytest.raises(ValueError, match="dtype must be 'float64' or 'float32', got 'float16'"):
         Bert(bert_file, dtype="float16")
+
+
+def test_one_string_is_not_a_list_of_sentences():
+    with pytest.raises(TypeError, match="wants a list of sentences, got one string: give"):
+        hidden_states("The city is nice.")

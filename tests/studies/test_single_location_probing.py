@@ -91,9 +91,9 @@ def test_other_warnings_of_a_fit_are_passed_on():
 def test_sentences_are_embedded_once_and_not_for_rows_that_are_there(model, tmp_path, monkeypatch):
     calls, real = [], module.hidden_states
 
-    def counted(sentences, encoder):
+    def counted(sentences, *how):
         calls.append(len(sentences))
-        return real(sentences, encoder)
+        return real(sentences, *how)
 
     monkeypatch.setattr(module, "hidden_states", counted)
     with contextlib.suppress(KeyboardInterrupt), kept_in(tmp_path):
@@ -103,6 +103,47 @@ def test_sentences_are_embedded_once_and_not_for_rows_that_are_there(model, tmp_
     with kept_in(tmp_path):
         again = single_location_probing(DESIGN, model)
     assert len(calls) == 1 and again.table == whole.table
+
+
+def test_an_interrupted_study_finds_its_states_again_and_those_of_no_other_encoder(model, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    calls, real, fits = [], module.hidden_states, module._fit
+
+    def counted(sentences, *how):
+        calls.append(len(sentences))
+        return real(sentences, *how)
+
+    def interrupted(*fit):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "hidden_states", counted)
+    monkeypatch.setattr(module, "_fit", interrupted)
+    with contextlib.suppress(KeyboardInterrupt), kept_in(out):
+        single_location_probing(DESIGN, model)
+    monkeypatch.setattr(module, "_fit", fits)
+    with kept_in(out):
+        again = single_location_probing(DESIGN, model)
+    assert len(calls) == 1 and again.table == single_location_probing(DESIGN, model).table
+    assert not list(out.iterdir())
+    monkeypatch.setattr(module, "_fit", interrupted)
+    with contextlib.suppress(KeyboardInterrupt), kept_in(out):
+        single_location_probing(DESIGN, model)
+    monkeypatch.setattr(module, "_fit", fits)
+    with kept_in(out):
+        single_location_probing(DESIGN, Bert(model.path, dtype="float32"))
+    assert len(calls) == 4
+
+
+def test_another_program_may_compute_the_states(model):
+    asked = []
+
+    def encoder(ids):
+        asked.append(len(ids))
+        return model.encoder()(ids)
+
+    assert single_location_probing(DESIGN, model, encoder).table == single_location_probing(DESIGN, model).table
+    assert sum(asked) == 36 + 36 + 8
 
 
 def test_a_sentence_in_two_sets_is_embedded_once_and_counted_twice(model, monkeypatch):

@@ -27,8 +27,10 @@ def hidden_states(sentences: Sequence[str], model: Bert | None = None, encoder: 
     The word pieces come from the tokenizer beside the weights of `model` (`None`: MiniLM in float64), the states from
     `encoder` (`None`: that of `model`). Sentences of as many word pieces are computed together, so none is padded.
 
-    **Raises:** `ValueError` for no sentences.
+    **Raises:** `ValueError` for no sentences, `TypeError` for a string instead of a list.
     """
+    if isinstance(sentences, str):
+        raise TypeError(f"hidden_states wants a list of sentences, got one string: give [{sentences[:20]!r}]")
     if not sentences:
         raise ValueError("hidden_states wants at least one sentence, got none")
     model = Bert(minilm_file()) if model is None else model

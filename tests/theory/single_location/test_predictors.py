@@ -8,6 +8,7 @@ from location_twins import agrees, golden
 from scipy import special, stats
 
 from attnlearn.data import SingleLocationTask
+from attnlearn.learners.single_location.mixture import Mixture, Tokens
 from attnlearn.theory.single_location.predictors import (
     erf_risk,
     gate_risk,
@@ -308,3 +309,28 @@ def test_same_seed_gives_the_same_risk():
 def test_refuses_what_is_no_task(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("gamma, d, n_tokens", [(0.02, 4000, 10), (0.001, 4000, 10), (0.00715, 4000, 2)])
+def test_a_trial_gate_that_nothing_passes_is_no_error(gamma, d, n_tokens):
+    assert 0 <= gate_risk(gamma, d, n_tokens).value < 1e-300
+
+
+def test_the_gate_is_nearly_linear_where_the_informative_token_is_wide():
+    """At gamma = 50 the best gates are the linear limit: an affine map of the scores, better than a constant gate."""
+    assert gate_risk(50.0, 4000, 2).value == pytest.approx(0.9992805, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", [None, -1, 0.5])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    for risk_of in (bayes_risk, softmax_risk):
+        with pytest.raises((ValueError, TypeError), match="seed must be a whole number from 0 on|Type-check error"):
+            risk_of(1.0, 10, 4, 100, seed)
+
+
+def test_the_log_odds_of_a_token_are_those_that_the_learner_weighs_places_by(key):
+    d, gamma, X = 8, 0.6, key.standard_normal((5, 4, 8))
+    k = np.eye(d)[0]
+    ours = evidence(X @ k, np.square(X).sum(axis=-1), gamma, d)
+    theirs = Mixture(k, gamma).scores(Tokens.of(X))
+    np.testing.assert_allclose(ours - ours[:, :1], theirs - theirs[:, :1], rtol=0, atol=1e-12 * np.abs(theirs).max())

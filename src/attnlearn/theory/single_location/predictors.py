@@ -105,8 +105,9 @@ def gate_risk(gamma: float, d: int, n_tokens: int) -> GateBest:
     $$\frac{\gamma^2\big[(L-1)C+\gamma^2(\epsilon_2-\epsilon_1^2)\big]}{\gamma^2B_2+(L-1)C},\qquad
     a=\frac{\gamma^2B_1}{\gamma^2B_2+(L-1)C}.$$
 
-    Small values keep their digits. Nelder-Mead over $(\log\lambda,\tau)$ from three starts. The excess falls
-    exponentially in $d$ and is given as 0 where it is below 1e-308.
+    Small values keep their digits. The least that is found by Nelder-Mead over $(\log\lambda,\tau)$ from four starts,
+    the last of them nearly linear; about 40 ms. The excess falls exponentially in $d$ and is given as 0 where it is
+    below 1e-308.
 
     **Raises:** `ValueError` for $\gamma\le0$, $d<4$ or $L<2$.
     """
@@ -116,7 +117,12 @@ def gate_risk(gamma: float, d: int, n_tokens: int) -> GateBest:
     def log_excess(point: np.ndarray) -> float:
         return math.log(max(_gate(math.exp(point[0]), float(point[1]), gamma, h, others)[0], _LEAST))
 
-    starts = ((0.0, h / 2), (-0.7, 0.7 * h), (0.7, 0.6 * h))
+    starts = (
+        (0.0, h / 2),
+        (-0.7, 0.7 * h),
+        (0.7, 0.6 * h),
+        (-math.log(10 * h * max(gamma, 1.0)), -h * max(gamma, 1.0)),
+    )
     settings = {"xatol": 1e-7, "fatol": 1e-11, "maxiter": 2000}
     found = [minimize(log_excess, start, method="Nelder-Mead", options=settings) for start in starts]
     best = min(found, key=lambda one: one.fun).x
@@ -131,6 +137,8 @@ def _gate(lam: float, tau: float, gamma: float, h: float, others: int) -> tuple[
     missed, missed_square = _moments(-slope * (h - tau), slope * gamma)
     leaked = others * _moments(-slope * tau, slope)[1]
     total = g2 * (1 - 2 * missed + missed_square) + leaked
+    if total <= 0:  # a gate that nothing passes, to the last bit: it predicts 0
+        return g2, 0.0
     return g2 * (leaked + g2 * (missed_square - missed**2)) / total, g2 * (1 - missed) / total
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
-from attnlearn.theory.single_location.door import checked_number, checked_tokens, checked_width
+from attnlearn.theory.single_location.door import checked_number, checked_tokens, checked_whole, checked_width
 
 Tokens = Float[np.ndarray, "rows tokens"]
 Rows = Float[np.ndarray, " rows"]
@@ -92,7 +92,7 @@ def bayes_risk(gamma: float, d: int, n_tokens: int, n_samples: int, seed: int) -
         error = w[:, 0] * others * r2[:, 0] + (w[:, 1:] * (1 - w[:, 1:]) * r2[:, 1:]).sum(axis=1)
         return error * _density((u[:, 1:] - u[:, :1]) / 2 - log_mass)
 
-    return _mean(errors, task, _checked_samples(n_samples), np.random.default_rng(seed))
+    return _mean(errors, task, _checked_samples(n_samples), np.random.default_rng(checked_whole("seed", seed, 0)))
 
 
 def softmax_risk(gamma: float, d: int, n_tokens: int, n_samples: int, seed: int) -> SoftmaxBest:
@@ -103,6 +103,7 @@ def softmax_risk(gamma: float, d: int, n_tokens: int, n_samples: int, seed: int)
     ones. So the value is unbiased for the slope that is returned. Cost and errors as of `bayes_risk`.
     """
     task, n_samples = _Task.checked(gamma, d, n_tokens), _checked_samples(n_samples)
+    seed = checked_whole("seed", seed, 0)
     choosing, fresh = (np.random.default_rng([seed, part]) for part in (0, 1))
     s, density = _softmax_draws(choosing, max(2, min(n_samples, _PILOT // n_tokens)), task)
 
