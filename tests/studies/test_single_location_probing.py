@@ -41,6 +41,15 @@ def by_kind(study):
     return {(row["pooling"], row["features"], row["layer"]): row for row in study.table}
 
 
+def left_by_an_interruption(folder, *arguments):
+    """The study, with all that it keeps left in `folder`."""
+    made = []
+    with contextlib.suppress(KeyboardInterrupt), kept_in(folder):
+        made.append(single_location_probing(*arguments))
+        raise KeyboardInterrupt
+    return made[0]
+
+
 def test_the_first_token_says_nothing_before_it_sees_the_others(model):
     rows = by_kind(single_location_probing(DESIGN, model))
     assert list(rows) == [(p, f, n) for p in ("first", "mean") for f in ("standardised", "raw") for n in (0, 1, 2)]
@@ -96,19 +105,15 @@ def test_sentences_are_embedded_once_and_not_for_rows_that_are_there(model, tmp_
         return real(sentences, *how)
 
     monkeypatch.setattr(module, "hidden_states", counted)
-    with contextlib.suppress(KeyboardInterrupt), kept_in(tmp_path):
-        whole = single_location_probing(DESIGN, model)
-        raise KeyboardInterrupt
+    whole = left_by_an_interruption(tmp_path, DESIGN, model)
     assert calls == [36 + 36 + 8]
     with kept_in(tmp_path):
         again = single_location_probing(DESIGN, model)
     assert len(calls) == 1 and again.table == whole.table
 
 
-def test_an_interrupted_study_finds_its_states_again_and_those_of_no_other_encoder(model, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    out.mkdir()
-    calls, real, fits = [], module.hidden_states, module._fit
+def test_an_interrupted_study_finds_its_states_again(model, tmp_path, monkeypatch):
+    calls, real = [], module.hidden_states
 
     def counted(sentences, *how):
         calls.append(len(sentences))
@@ -118,21 +123,30 @@ def test_an_interrupted_study_finds_its_states_again_and_those_of_no_other_encod
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "hidden_states", counted)
-    monkeypatch.setattr(module, "_fit", interrupted)
-    with contextlib.suppress(KeyboardInterrupt), kept_in(out):
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt), kept_in(tmp_path):
+        patch.setattr(module, "_fit", interrupted)
         single_location_probing(DESIGN, model)
-    monkeypatch.setattr(module, "_fit", fits)
-    with kept_in(out):
+    with kept_in(tmp_path):
         again = single_location_probing(DESIGN, model)
     assert len(calls) == 1 and again.table == single_location_probing(DESIGN, model).table
-    assert not list(out.iterdir())
-    monkeypatch.setattr(module, "_fit", interrupted)
-    with contextlib.suppress(KeyboardInterrupt), kept_in(out):
-        single_location_probing(DESIGN, model)
-    monkeypatch.setattr(module, "_fit", fits)
-    with kept_in(out):
-        single_location_probing(DESIGN, Bert(model.path, dtype="float32"))
-    assert len(calls) == 4
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".npz", ".jsonl")]
+
+
+@pytest.mark.parametrize("change", ["precision", "program", "sentences"])
+def test_states_and_rows_of_another_source_are_not_read(model, tmp_path, change):
+    def encoder(factor):
+        return lambda ids: [factor * state for state in model.encoder()(ids)]
+
+    before, after = {
+        "precision": ((DESIGN, model), (DESIGN, Bert(model.path, dtype="float32"))),
+        "program": ((DESIGN, model, encoder(1.0)), (DESIGN, model, encoder(2.0))),
+        "sentences": ((DESIGN, model), (replace(DESIGN, sets=SETS[::-1]), model)),  # as many of them
+    }[change]
+    old = left_by_an_interruption(tmp_path, *before)
+    with kept_in(tmp_path):
+        new = single_location_probing(*after)
+    assert new.table == single_location_probing(*after).table != old.table
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".npz", ".jsonl")]
 
 
 def test_another_program_may_compute_the_states(model):
@@ -143,7 +157,7 @@ def test_another_program_may_compute_the_states(model):
         return model.encoder()(ids)
 
     assert single_location_probing(DESIGN, model, encoder).table == single_location_probing(DESIGN, model).table
-    assert sum(asked) == 36 + 36 + 8
+    assert sum(asked) == 1 + 36 + 36 + 8  # the first sentence once more, to tell this program from others
 
 
 def test_a_sentence_in_two_sets_is_embedded_once_and_counted_twice(model, monkeypatch):

@@ -15,7 +15,7 @@ from attnlearn.studies.single_location_phases import SETTINGS, Setting, single_l
 from attnlearn.studies.single_location_phases import Design as Phases
 from attnlearn.theory.single_location import risk
 
-SHORT = Design(tuple(replace(one, steps=one.steps // 20) for one in FIVE))  # 1000, 6000, 1000, 6000, 10 000 steps
+SHORT = Design(tuple(replace(one, steps=4 * one.log_every) for one in FIVE))  # 800, 1200, 800, 1200, 2000 steps
 TINY = Phases((Setting(400, 0.1, 4e-3, 2500, starts=30), Setting(400, 1.0, 4e-3, 600, 1e-4, starts=30)))
 
 

@@ -27,7 +27,7 @@ from attnlearn.data.encoder import Encoder
 from attnlearn.data.hidden_states import HiddenStates, hidden_states
 from attnlearn.data.minilm import minilm_file
 from attnlearn.data.probing import ADJECTIVE_LAST, PUBLISHED_SETS, SentenceSet
-from attnlearn.records import Study, write_whole
+from attnlearn.records import Study, to_json, versions, write_whole
 from attnlearn.studies.points import Row, each, kept_path
 
 NAME = "single-location-probing"
@@ -81,30 +81,38 @@ def single_location_probing(
     ]
     model = Bert(minilm_file()) if model is None else model
     sentences = list(dict.fromkeys(sentence for one in design.sets for sentence in one.sentences()))
-    with model.path.open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
-    source = f"{weights}-{model.dtype}-{'numpy' if encoder is None else 'given'}"
-    kept = kept_path(f"{NAME}-{len(sentences)}-{source}.npz")
-    states = functools.cache(lambda: _kept(kept, lambda: hidden_states(sentences, model, encoder)))
+    source, path = _source(sentences, model, encoder), kept_path(f"{NAME}.npz")
+    states = functools.cache(lambda: _kept(path, source, lambda: hidden_states(sentences, model, encoder)))
     groups = _groups(design.sets, sentences)
     rows, seconds = each(NAME, (design, source), points, lambda point: _row(point, states(), groups, design))
     return Study(NAME, QUESTION, _answer(rows), asdict(design), rows, seconds)
 
 
-def _kept(path: Path | None, make: Callable[[], HiddenStates]) -> HiddenStates:
-    """The states in `path`, or those that are made and put there; `None`: only made."""
+def _source(sentences: Sequence[str], model: Bert, encoder: Encoder | None) -> str:
+    """A digest of what decides the states; a given encoder counts by its states of the first sentence."""
+    with model.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(to_json((model.heads, str(model.dtype), sentences, versions())).encode())
+    if encoder is not None:
+        digest.update(hidden_states(sentences[:1], model, encoder).first.tobytes())
+    return digest.hexdigest()
+
+
+def _kept(path: Path | None, source: str, make: Callable[[], HiddenStates]) -> HiddenStates:
+    """The states of `source` in `path`, or those that are made and put there; `None`: only made."""
     if path is not None and path.is_file():
         with np.load(path, allow_pickle=False) as file:
-            return HiddenStates(file["first"], file["mean"])
+            if file["source"] == source:
+                return HiddenStates(file["first"], file["mean"])
     states = make()
     if path is not None:
-        write_whole(path, lambda part: _write(part, states))
+        write_whole(path, lambda part: _write(part, source, states))
     return states
 
 
-def _write(path: Path, states: HiddenStates) -> None:
+def _write(path: Path, source: str, states: HiddenStates) -> None:
     with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **states._asdict())
+        np.savez(file, allow_pickle=False, source=np.array(source), **states._asdict())
 
 
 def _groups(sets: Sequence[SentenceSet], sentences: Sequence[str]) -> Groups:

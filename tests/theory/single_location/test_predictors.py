@@ -311,6 +311,12 @@ def test_refuses_what_is_no_task(call, words):
         call()
 
 
+def test_no_gate_that_is_found_is_worse_than_its_linear_limit():
+    for gamma in (1e-3, 0.1, 1.0, 20.0):
+        for d, n_tokens in ((4, 1000), (4000, 2)):
+            assert gate_risk(gamma, d, n_tokens).value <= linear_attention_risk(gamma, d, n_tokens) * (1 + 1e-7)
+
+
 @pytest.mark.parametrize("gamma, d, n_tokens", [(0.02, 4000, 10), (0.001, 4000, 10), (0.00715, 4000, 2)])
 def test_a_trial_gate_that_nothing_passes_is_no_error(gamma, d, n_tokens):
     assert 0 <= gate_risk(gamma, d, n_tokens).value < 1e-300
@@ -321,11 +327,16 @@ def test_the_gate_is_nearly_linear_where_the_informative_token_is_wide():
     assert gate_risk(50.0, 4000, 2).value == pytest.approx(0.9992805, rel=1e-6)
 
 
-@pytest.mark.parametrize("seed", [None, -1, 0.5])
-def test_a_seed_that_is_no_whole_number_is_refused(seed):
-    for risk_of in (bayes_risk, softmax_risk):
+@pytest.mark.parametrize("risk_of", [bayes_risk, softmax_risk])
+def test_a_seed_and_a_number_of_samples_are_whole_numbers(risk_of):
+    for seed in (-1, True):
+        with pytest.raises(ValueError, match=f"seed must be a whole number from 0 on, got {seed}"):
+            risk_of(1.0, 10, 4, 100, seed)
+    for seed in (None, 0.5):
         with pytest.raises((ValueError, TypeError), match="seed must be a whole number from 0 on|Type-check error"):
             risk_of(1.0, 10, 4, 100, seed)
+    with pytest.raises((ValueError, TypeError), match="a whole number, got n_samples = 10.5|Type-check error"):
+        risk_of(1.0, 10, 4, 10.5, 0)
 
 
 def test_the_log_odds_of_a_token_are_those_that_the_learner_weighs_places_by(key):

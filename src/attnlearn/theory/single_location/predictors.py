@@ -15,6 +15,7 @@ from scipy.special import ndtr
 from attnlearn.theory.single_location.door import checked_number, checked_tokens, checked_width
 from attnlearn.theory.single_location.owen import owens_t
 from attnlearn.theory.single_location.risk import risk
+from attnlearn.theory.single_location.swapped import ORACLE
 
 _SLOPES = 241  # slopes tried before the best one is refined
 _FAR = 6.0  # from here on gates are too soft to matter and are compared by a leading term; the best ones are at .3 to 1
@@ -68,9 +69,9 @@ def oracle_risk(lam: Any, gamma: float, d: int, n_tokens: int) -> Any:
     $$\gamma^2\big(1-2\,\mathrm{erf}\,\beta+\zeta(\lambda h,\lambda\gamma)\big)+(L-1)\,\zeta(0,\lambda),\qquad
     h=\sqrt{d/2},\ \beta=\lambda h/\sqrt{1+2\lambda^2\gamma^2}$$
 
-    This is `risk` at (1, 1, 0, 0, 0); errors as there.
+    This is `risk` at `ORACLE`; errors as there.
     """
-    return risk(np.array([1.0, 1.0, 0.0, 0.0, 0.0]), lam, gamma, d, n_tokens)
+    return risk(ORACLE, lam, gamma, d, n_tokens)
 
 
 def erf_risk(gamma: float, d: int, n_tokens: int) -> ErfBest:
@@ -86,7 +87,7 @@ def erf_risk(gamma: float, d: int, n_tokens: int) -> ErfBest:
     small = math.sqrt(math.pi * square) / 2 * g2 / (g2 * (square + g2) + checked_tokens(n_tokens) - 1)
     grid = np.log(small * np.geomspace(1e-2, 1e3, _SLOPES))
     best = int(np.argmin(oracle_risk(np.exp(grid), gamma, d, n_tokens)))
-    found = minimize_scalar(
+    found: Any = minimize_scalar(
         lambda log_lam: float(oracle_risk(math.exp(log_lam), gamma, d, n_tokens)),
         bounds=(grid[max(best - 1, 0)], grid[min(best + 1, _SLOPES - 1)]),
         method="bounded",
@@ -106,8 +107,8 @@ def gate_risk(gamma: float, d: int, n_tokens: int) -> GateBest:
     a=\frac{\gamma^2B_1}{\gamma^2B_2+(L-1)C}.$$
 
     Small values keep their digits. The least that is found by Nelder-Mead over $(\log\lambda,\tau)$ from four starts,
-    the last of them nearly linear; about 40 ms. The excess falls exponentially in $d$ and is given as 0 where it is
-    below 1e-308.
+    the last of them nearly linear: 30 to 150 ms, .8 s where the best gate is nearly linear too ($\gamma=50$). The
+    excess falls exponentially in $d$ and is given as 0 where it is below 1e-308.
 
     **Raises:** `ValueError` for $\gamma\le0$, $d<4$ or $L<2$.
     """

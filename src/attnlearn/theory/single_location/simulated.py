@@ -13,7 +13,7 @@ sequence counts with its density over that of the mixture, a factor of at most 2
 import math
 import numbers
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -112,7 +112,8 @@ def softmax_risk(gamma: float, d: int, n_tokens: int, n_samples: int, seed: int)
 
     # Between two tokens the posterior given the scores has slope 2 halfway where they meet; more tokens want less.
     middle = math.log(2 * task.halfway)
-    beta = math.exp(minimize_scalar(log_excess, bounds=(middle - 4, middle + 3), method="bounded").x)
+    found: Any = minimize_scalar(log_excess, bounds=(middle - 4, middle + 3), method="bounded")
+    beta = math.exp(found.x)
 
     def errors(key: np.random.Generator, rows: int) -> Rows:
         s, density = _softmax_draws(key, rows, task)
