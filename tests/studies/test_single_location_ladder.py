@@ -24,6 +24,8 @@ LADDER = ladder_study.Design((0.5, 1.0), (20, 40), 10, (2, 10), (40,), (400,), 2
 PLANE = manifold_study.Design((0.1, 0.9), step_sizes=(0.02, 0.4), side=12, orbits=2, time=12.0)
 CENTRES = (2 * np.arange(12) - 11) / 12
 
+pytestmark = pytest.mark.slow  # each of its two small studies takes seconds to compile
+
 
 @pytest.fixture(scope="module")
 def ladder():

@@ -311,6 +311,7 @@ def test_refuses_what_is_no_task(call, words):
         call()
 
 
+@pytest.mark.slow
 def test_no_gate_that_is_found_is_worse_than_its_linear_limit():
     for gamma in (1e-3, 0.1, 1.0, 20.0):
         for d, n_tokens in ((4, 1000), (4000, 2)):
@@ -322,6 +323,7 @@ def test_a_trial_gate_that_nothing_passes_is_no_error(gamma, d, n_tokens):
     assert 0 <= gate_risk(gamma, d, n_tokens).value < 1e-300
 
 
+@pytest.mark.slow
 def test_the_gate_is_nearly_linear_where_the_informative_token_is_wide():
     """At gamma = 50 the best gates are the linear limit: an affine map of the scores, better than a constant gate."""
     assert gate_risk(50.0, 4000, 2).value == pytest.approx(0.9992805, rel=1e-6)

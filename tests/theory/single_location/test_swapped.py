@@ -58,6 +58,7 @@ def test_the_mirrored_point_has_the_same_risk():
     assert risk(state * [-1, -1, -1, -1, 1], 0.1, GAMMA, D, L) == risk(state, 0.1, GAMMA, D, L)
 
 
+@pytest.mark.slow
 def test_crossover_and_clipping_are_those_of_the_reference():
     assert agrees(crossover(GAMMA, D), golden("swapped_crossover_lambda")[0])
     assert agrees(clipped_below(GAMMA, D), golden("swapped_clip_lambda")[0])
@@ -149,6 +150,7 @@ def test_the_lowest_risk_is_found_for_many_tokens_and_small_spreads(gamma, d, n_
     assert found.risk == pytest.approx(wanted, rel=1e-3) and found.risk <= min(risks) * (1 + 1e-4)
 
 
+@pytest.mark.slow
 def test_slopes_shrink_with_the_width_and_are_still_found():
     small, large = clipped_below(GAMMA, 10**4), clipped_below(GAMMA, 10**9)
     assert large == pytest.approx(small * math.sqrt(1e-5), rel=0.05)
