@@ -67,8 +67,11 @@ def coarsest(*dtypes: np.dtype) -> np.dtype:
     return np.dtype(max([np.dtype(np.float64), *floating], key=lambda dtype: float(jnp.finfo(dtype).eps)))
 
 
-def check_finite(name: str, array: Any, mask: np.ndarray | None) -> None:
-    """Refuses NaN and infinity in what is there, a chunk at a time."""
+ABSENT = "Leave these sequences out, or say with mask which tokens are absent."
+
+
+def check_finite(name: str, array: Any, mask: np.ndarray | None, way_out: str = ABSENT) -> None:
+    """Refuses NaN and infinity in what is there, a chunk at a time; `way_out` ends the sentence."""
     count, first = 0, None
     for part in slices(array):
         bad = ~np.isfinite(blank(read(array, part), None if mask is None else mask[part]))
@@ -77,7 +80,4 @@ def check_finite(name: str, array: Any, mask: np.ndarray | None) -> None:
             first = [int(place[0]) + part.start, *map(int, place[1:])]
         count += int(bad.sum())
     if count:
-        raise ValueError(
-            f"{name} has {count} values that are NaN or infinite, the first is {name}{first}. "
-            "Leave these sequences out, or say with mask which tokens are absent."
-        )
+        raise ValueError(f"{name} has {count} values that are NaN or infinite, the first is {name}{first}. {way_out}")

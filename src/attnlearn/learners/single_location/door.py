@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from attnlearn.data.example_checks import as_numbers
+from attnlearn.data.example_checks import as_numbers, check_finite
 
 LEAST_WIDTH, LEAST_TOKENS = 4, 2
+WAY_OUT = "Leave these sequences out."
 
 
 def as_tokens(given: Any) -> Float[np.ndarray, "n tokens d"]:
@@ -18,7 +19,7 @@ def as_tokens(given: Any) -> Float[np.ndarray, "n tokens d"]:
             f"X must be sequences of tokens (n, tokens, d), none of them 0, got shape {X.shape}. "
             "One sequence is X[None]."
         )
-    _check_finite("X", X)
+    check_finite("X", X, None, WAY_OUT)
     return X
 
 
@@ -48,7 +49,7 @@ def as_labels(given: Any, n: int) -> Float[np.ndarray, " n"]:
     y = np.asarray(as_numbers("y", given), np.float64)
     if y.shape != (n,):
         raise ValueError(f"y must hold one number for each of the {n} sequences, shape ({n},), got shape {y.shape}")
-    _check_finite("y", y)
+    check_finite("y", y, None, WAY_OUT)
     return y
 
 
@@ -56,12 +57,3 @@ def check_width(X: Float[np.ndarray, "n tokens d"], d: int) -> None:
     """Refuses tokens of another width than those learned from."""
     if X.shape[2] != d:
         raise ValueError(f"X has tokens of width {X.shape[2]}, learned were tokens of width {d}")
-
-
-def _check_finite(name: str, array: np.ndarray) -> None:
-    if not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))
-        raise ValueError(
-            f"{name} has {len(bad)} values that are NaN or infinite, the first is {name}{bad[0].tolist()}: "
-            "leave these sequences out"
-        )
